@@ -1,0 +1,121 @@
+{{/* The helpers below take a dict: `root` is the chart's own context, `name` the component's name. */}}
+
+{{- define "quokka.componentName" -}}
+quokka-{{ .name }}
+{{- end -}}
+
+{{- define "quokka.selectorLabels" -}}
+app.kubernetes.io/name: quokka
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .name }}
+{{- end -}}
+
+{{- define "quokka.labels" -}}
+{{ include "quokka.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: quokka
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{/* The component's values: its own over the defaults, as YAML. */}}
+{{- define "quokka.component" -}}
+{{- $own := index .root.Values.components .name | default dict -}}
+{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy $own) | toYaml -}}
+{{- end -}}
+
+{{- define "quokka.image" -}}
+{{- with .root.Values.image.registry }}{{ . }}/{{ end -}}
+{{- .root.Values.image.prefix }}/{{ .image }}:{{ default .root.Chart.AppVersion .root.Values.image.tag -}}
+{{- end -}}
+
+{{/*
+What is fixed by the programs and not for the user to choose, by component: the image, the arguments, the port that
+serves (`http`, or `internal` for the ledger), the Service's port, and which of the stores it needs.
+*/}}
+{{- define "quokka.programs" -}}
+gateway:
+  image: gateway
+  args: []
+  port: {name: http, number: 8080, service: 80}
+  callers: [guests]
+  needs: [kubernetes]
+  calls: [users, promotions]
+users:
+  image: users
+  args: []
+  port: {name: http, number: 8080, service: 8080}
+  callers: [gateway, promotions]
+  needs: [postgres]
+  calls: []
+promotions:
+  image: promotions
+  args: [api]
+  port: {name: http, number: 8080, service: 8080}
+  callers: [gateway]
+  needs: [redis, kafka, postgres]
+  calls: [users]
+promotions-ledger:
+  image: promotions
+  args: [ledger]
+  port: {name: internal, number: 8081, service: 8081}
+  callers: [operator]
+  needs: [redis, kafka, postgres]
+  calls: []
+{{- end -}}
+
+{{/* The environment of a component that is no secret, as the data of its ConfigMap. */}}
+{{- define "quokka.environment" -}}
+{{- $values := .root.Values -}}
+{{- $component := include "quokka.component" . | fromYaml -}}
+QUOKKA_OPS_ADDR: 0.0.0.0:9090
+QUOKKA_LOG: {{ $component.log | quote }}
+QUOKKA_SHUTDOWN_GRACE: {{ $values.shutdown.graceSeconds }}s
+QUOKKA_NAMESPACE: {{ .root.Release.Namespace }}
+{{- with $values.tracing.otlpEndpoint }}
+QUOKKA_OTLP_ENDPOINT: {{ . | quote }}
+{{- end }}
+{{- if eq .name "promotions-ledger" }}
+QUOKKA_INTERNAL_ADDR: 0.0.0.0:8081
+{{- else }}
+QUOKKA_HTTP_ADDR: 0.0.0.0:8080
+QUOKKA_JWT_ISSUER: {{ $values.tokens.issuer | quote }}
+{{- end }}
+{{- if or (eq .name "gateway") (eq .name "promotions") }}
+QUOKKA_JWKS_URL: http://quokka-users:8080/.well-known/jwks.json
+{{- end }}
+{{- if and (eq .name "gateway") $values.ingress.trustedProxies }}
+QUOKKA_GATEWAY_TRUSTED_PROXIES: {{ join "," $values.ingress.trustedProxies | quote }}
+{{- end }}
+{{- if hasPrefix "promotions" .name }}
+QUOKKA_KAFKA_BROKERS: {{ required "kafka.brokers: give the address of Kafka, host:port" $values.kafka.brokers | quote }}
+{{- end }}
+{{- if eq .name "users" }}
+QUOKKA_ACCESS_TOKEN_TTL: {{ $values.tokens.accessTtl | quote }}
+QUOKKA_REFRESH_TOKEN_TTL: {{ $values.tokens.refreshTtl | quote }}
+QUOKKA_FORWARDED_HOPS: {{ ternary "2" "1" (not (empty $values.ingress.trustedProxies)) | quote }}
+QUOKKA_SIGNING_KEY_FILE: /etc/quokka/signing-key/key.pem
+{{- if $values.tokens.signingKey.previousKey }}
+QUOKKA_PREVIOUS_KEY_FILE: /etc/quokka/signing-key/previous.pem
+{{- end }}
+{{- end }}
+{{- range $name, $value := $component.env }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* One egress rule of a network policy: `rule` {cidrs, ports}, and the `protocols`. */}}
+{{- define "quokka.egress" -}}
+- to:
+    {{- range .rule.cidrs }}
+    - ipBlock:
+        cidr: {{ . }}
+    {{- end }}
+  ports:
+    {{- range $port := .rule.ports }}
+    {{- range $.protocols }}
+    - port: {{ $port }}
+      protocol: {{ . }}
+    {{- end }}
+    {{- end }}
+{{- end -}}

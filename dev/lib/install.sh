@@ -1,0 +1,172 @@
+# The platform itself: secrets, both charts, the samples, and what is printed in the end. Sourced, never run.
+
+helm_() {
+  "$BIN/helm" "$@"
+}
+
+# use_cluster: which cluster the rest speaks to: ours, or with CLUSTER=existing the one of KUBECONFIG.
+use_cluster() {
+  if [[ ${CLUSTER:-} == existing ]]; then
+    [[ -n ${KUBECONFIG:-} ]] || die "CLUSTER=existing needs KUBECONFIG"
+    KUBECONFIG_LOCAL=$KUBECONFIG
+  elif [[ -n ${CLUSTER:-} ]]; then
+    die "CLUSTER is either unset or 'existing', not '$CLUSTER'"
+  else
+    export KUBECONFIG=$KUBECONFIG_LOCAL
+  fi
+}
+
+namespace_up() {
+  kubectl_ apply --server-side --force-conflicts --field-manager=quokka-platform -f - >/dev/null <<MANIFEST
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: $NAMESPACE
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+    pod-security.kubernetes.io/enforce-version: latest
+MANIFEST
+}
+
+# The names and keys are the charts' defaults; the passwords are this platform's own.
+secrets_up() {
+  mkdir -p "$SECRETS"
+  [[ -s $SECRETS/signing-key.pem ]] ||
+    (umask 077 && openssl genpkey -algorithm ed25519 -out "$SECRETS/signing-key.pem")
+  local url
+  {
+    url=$(redis_url "$NODE_IP") secret_manifest quokka-redis url
+    url=$(postgres_url "$NODE_IP" quokka_users) secret_manifest quokka-postgres-users url
+    url=$(postgres_url "$NODE_IP" quokka_promotions) secret_manifest quokka-postgres-promotions url
+    url=$(<"$SECRETS/signing-key.pem") secret_manifest quokka-signing-key key.pem
+  } | kubectl_ apply --server-side --force-conflicts --field-manager=quokka-platform -f - >/dev/null
+}
+
+# secret_manifest NAME KEY: with the value of $url.
+secret_manifest() {
+  printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ndata: {%s: %s}\n' \
+    "$1" "$NAMESPACE" "$2" "$(printf '%s' "$url" | base64 -w0)"
+}
+
+# image_note NAME: what the pods of an image carry, so that they are replaced when it changes.
+image_note() {
+  cut -d' ' -f2 "$IMAGES/$1.content"
+}
+
+# values_for CHART: the local platform's values, rendered.
+values_for() {
+  render "$REPO/dev/values/$1.yaml" NODE_IP KAFKA_POD_PORT REDIS_PORT POSTGRES_PORT APISERVER_PORT \
+    GATEWAY_NODE_PORT | write_file "$RUN/values-$1.yaml"
+  printf '%s' "$RUN/values-$1.yaml"
+}
+
+charts_up() {
+  local registry=() operator_values services_values
+  if [[ ${CLUSTER:-} == existing ]]; then
+    operator_values=${OPERATOR_VALUES:?CLUSTER=existing needs OPERATOR_VALUES, a values file for charts/quokka-operator}
+    services_values=${VALUES:?CLUSTER=existing needs VALUES, a values file for charts/quokka}
+    [[ -z ${REGISTRY:-} ]] || registry=(--set-string "image.registry=$REGISTRY")
+  else
+    operator_values=$(values_for quokka-operator)
+    services_values=$(values_for quokka)
+  fi
+  release_up quokka-operator --values "$operator_values" "${registry[@]}" \
+    --set-string "podAnnotations.quokka\.travel/image=$(image_note operator)"
+  release_up quokka --values "$services_values" "${registry[@]}" \
+    --set-string "components.gateway.podAnnotations.quokka\.travel/image=$(image_note gateway)" \
+    --set-string "components.users.podAnnotations.quokka\.travel/image=$(image_note users)" \
+    --set-string "components.promotions.podAnnotations.quokka\.travel/image=$(image_note promotions)" \
+    --set-string "components.promotions-ledger.podAnnotations.quokka\.travel/image=$(image_note promotions)"
+  rollouts_done
+}
+
+# release_up CHART ARGUMENTS...
+release_up() {
+  local chart=$1 state
+  shift
+  # A release that an interrupted command left half done refuses the next one.
+  state=$(helm_ -n "$NAMESPACE" status "$chart" -o json 2>/dev/null | jq -r .info.status || true)
+  case $state in
+    pending-install | uninstalling) helm_ -n "$NAMESPACE" uninstall "$chart" --wait >/dev/null ;;
+    pending-*) helm_ -n "$NAMESPACE" rollback "$chart" >/dev/null ;;
+  esac
+  helm_ -n "$NAMESPACE" upgrade --install "$chart" "$REPO/charts/$chart" "$@" >"$RUN/helm-$chart.log" 2>&1 || {
+    cat "$RUN/helm-$chart.log" >&2
+    die "helm could not install $chart"
+  }
+  say "  $chart: installed"
+}
+
+# rollouts_done: waits for every Deployment of the namespace, and shows what the pods say if one does not come.
+rollouts_done() {
+  local deployment
+  for deployment in $(kubectl_ -n "$NAMESPACE" get deployments -o name); do
+    kubectl_ -n "$NAMESPACE" rollout status "$deployment" --timeout=180s >/dev/null || {
+      pods_tell
+      die "$deployment is not ready"
+    }
+    say "  ${deployment#deployment.apps/}: ready"
+  done
+}
+
+# pods_tell: of each pod that is not ready, why, and the end of its log.
+pods_tell() {
+  local pod
+  {
+    kubectl_ -n "$NAMESPACE" get pods -o wide
+    kubectl_ -n "$NAMESPACE" get events --sort-by=.lastTimestamp | tail -n 15
+    for pod in $(kubectl_ -n "$NAMESPACE" get pods -o json |
+      jq -r '.items[] | select(all(.status.containerStatuses[]?; .ready) | not) | .metadata.name'); do
+      printf -- '--- the end of the log of %s\n' "$pod"
+      kubectl_ -n "$NAMESPACE" logs "$pod" --all-containers --tail=20 || true
+    done
+  } >&2
+}
+
+samples_up() {
+  [[ -d $REPO/manifests/samples ]] || return 0
+  kubectl_ -n "$NAMESPACE" apply -f "$REPO/manifests/samples/" >/dev/null
+  kubectl_ -n "$NAMESPACE" wait --for=condition=Ready --timeout=120s -f "$REPO/manifests/samples/" >/dev/null || {
+    kubectl_ -n "$NAMESPACE" get timesales,couponcampaigns -o wide >&2
+    pods_tell
+    die "the samples are not ready"
+  }
+}
+
+gateway_answers() {
+  local status
+  status=$(curl -s -o /dev/null -m 5 -w '%{http_code}' "http://127.0.0.1:$GATEWAY_NODE_PORT/v1/time-sales")
+  # Any answer of the services behind it shows that the way through is open; 5xx does not.
+  [[ $status =~ ^[234] ]]
+}
+
+# entrance_up: the way through the gateway, as a guest takes it.
+entrance_up() {
+  wait_until 60 "the API answers on http://127.0.0.1:$GATEWAY_NODE_PORT" /dev/null gateway_answers
+}
+
+summary() {
+  local api=http://127.0.0.1:$GATEWAY_NODE_PORT
+  cat <<TEXT
+
+Quokka is up.
+
+  API          $api
+  Kubernetes   https://$NODE_IP:$APISERVER_PORT     export KUBECONFIG=$KUBECONFIG_LOCAL
+  Redis        127.0.0.1:$REDIS_PORT     (pods: $NODE_IP:$REDIS_PORT)
+  Kafka        127.0.0.1:$KAFKA_PORT     (pods: $NODE_IP:$KAFKA_POD_PORT)
+  PostgreSQL   127.0.0.1:$POSTGRES_PORT     (pods: $NODE_IP:$POSTGRES_PORT)
+  Passwords    $SECRETS, or \`dev/quokka env\`
+
+  It takes $(memory_taken) of memory and $(disk_taken).
+
+Try:
+  dev/quokka kubectl get tsale,ccamp
+  dev/quokka claim $(first_sale)
+  make logs c=quokka-promotions
+TEXT
+}
+
+first_sale() {
+  kubectl_ -n "$NAMESPACE" get timesales -o jsonpath='{.items[0].metadata.name}' 2>/dev/null || true
+}

@@ -1,0 +1,125 @@
+//! Sends prepared calls as fast as answers come, or at a given rate, and measures.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use tokio::time::Instant;
+
+use crate::http::{Call, Connection};
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Three digits are what a reader can use.
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// What a run of calls came to.
+pub(crate) struct Measured {
+    pub(crate) took: Duration,
+    /// Microseconds from when a call was due (at a given rate) or sent to its answer.
+    pub(crate) latency_us: Histogram<u64>,
+    /// Answers by HTTP status; 0 for none.
+    pub(crate) answers: BTreeMap<u16, usize>,
+}
+
+impl Measured {
+    /// Calls answered in a second.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.latency_us.len() as f64 / self.took.as_secs_f64()
+    }
+
+    /// A latency quantile in milliseconds.
+    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
+        self.latency_us.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+
+    /// Fails unless every call was answered with `status`: a rate of refusals is not a rate of claims.
+    pub(crate) fn all(self, status: u16) -> anyhow::Result<Self> {
+        let wrong: Vec<_> = self
+            .answers
+            .iter()
+            .filter(|(seen, _)| **seen != status)
+            .collect();
+        ensure!(
+            wrong.is_empty(),
+            "calls that should have been answered {status} were answered {wrong:?}"
+        );
+        Ok(self)
+    }
+}
+
+/// Sends every one of `calls` once over `connections` connections, at `per_second` or as fast as answers come.
+pub(crate) async fn drive(
+    address: SocketAddr,
+    calls: Arc<Vec<Call>>,
+    connections: usize,
+    per_second: Option<f64>,
+) -> anyhow::Result<Measured> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    let workers = (0..connections).map(|_| {
+        tokio::spawn(work(
+            address,
+            Arc::clone(&calls),
+            Arc::clone(&next),
+            began,
+            per_second,
+        ))
+    });
+    let workers = futures::future::join_all(workers).await;
+    let took = began.elapsed();
+    let mut latency_us = Histogram::new(SIGNIFICANT_DIGITS)?;
+    let mut answers = BTreeMap::new();
+    for worker in workers {
+        let (latencies, statuses) = worker??;
+        latency_us.add(latencies)?;
+        for (status, count) in statuses {
+            *answers.entry(status).or_default() += count;
+        }
+    }
+    Ok(Measured {
+        took,
+        latency_us,
+        answers,
+    })
+}
+
+type Tally = (Histogram<u64>, BTreeMap<u16, usize>);
+
+async fn work(
+    address: SocketAddr,
+    calls: Arc<Vec<Call>>,
+    next: Arc<AtomicUsize>,
+    began: Instant,
+    per_second: Option<f64>,
+) -> anyhow::Result<Tally> {
+    let mut connection = Connection::new(address);
+    let mut latency_us = Histogram::new(SIGNIFICANT_DIGITS)?;
+    let mut answers = BTreeMap::new();
+    loop {
+        let turn = next.fetch_add(1, Ordering::Relaxed);
+        let Some(call) = calls.get(turn) else {
+            return Ok((latency_us, answers));
+        };
+        // A call that is sent late because its connection was busy still counts from when it was due.
+        let due = match per_second {
+            Some(rate) => {
+                let due = began + Duration::from_secs_f64(turn as f64 / rate);
+                tokio::time::sleep_until(due).await;
+                due
+            }
+            None => Instant::now(),
+        };
+        let status = connection
+            .send(call, ANSWER_TIMEOUT)
+            .await
+            .map(|answer| answer.status.as_u16())
+            .unwrap_or(0);
+        latency_us.record(u64::try_from(due.elapsed().as_micros())?)?;
+        *answers.entry(status).or_default() += 1;
+    }
+}

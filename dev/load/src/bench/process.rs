@@ -1,0 +1,116 @@
+//! A process under measurement.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::process::{Child, Command};
+
+use crate::http::{Call, Connection};
+
+/// Linux counts CPU time for `/proc` in hundredths of a second on every architecture it runs on.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+/// How long a program may take until it is ready.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// CPU time, user and system, that the process with this id has used so far.
+pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("reading the CPU time of process {pid}"))?;
+    // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of proc(5).
+    let after_name = stat
+        .rsplit_once(')')
+        .context("a stat line without a name")?
+        .1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks: u32 = fields[11].parse::<u32>()? + fields[12].parse::<u32>()?;
+    Ok(CLOCK_TICK * ticks)
+}
+
+/// The most memory, in MiB, that the process has had resident.
+pub(crate) fn peak_resident_mib(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no VmHWM in /proc")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// A program of ours that runs for the length of a benchmark.
+pub(crate) struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// Starts `program` and waits until its readiness endpoint at `ops_port` says yes.
+    pub(crate) async fn start(
+        folder: &Path,
+        program: &str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+        ops_port: u16,
+    ) -> anyhow::Result<Self> {
+        let path = folder.join(program);
+        let log = std::fs::File::create(
+            std::env::temp_dir().join(format!("bench-{program}-{}.log", arguments.join("-"))),
+        )?;
+        let mut command = Command::new(&path);
+        command
+            .args(arguments)
+            .env_clear()
+            .kill_on_drop(true)
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        command.envs(
+            environment
+                .iter()
+                .map(|(name, value)| (*name, value.as_str())),
+        );
+        command.env("QUOKKA_OPS_ADDR", format!("127.0.0.1:{ops_port}"));
+        let child = command.spawn().with_context(|| {
+            format!("starting {}; was it built with --release?", path.display())
+        })?;
+        let mut started = Self { child };
+        started.wait_until_ready(program, ops_port).await?;
+        Ok(started)
+    }
+
+    async fn wait_until_ready(&mut self, program: &str, ops_port: u16) -> anyhow::Result<()> {
+        let mut ops = Connection::new(([127, 0, 0, 1], ops_port).into());
+        let ready = Call {
+            method: hyper::Method::GET,
+            ..Call::post("/readyz".parse()?, None)
+        };
+        let deadline = tokio::time::Instant::now() + START_PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{program} ended while starting: {status}; its log is in {}",
+                    std::env::temp_dir().display()
+                );
+            }
+            let answer = ops.send(&ready, Duration::from_secs(1)).await;
+            if answer
+                .as_ref()
+                .is_ok_and(|answer| answer.status.is_success())
+            {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                let said = answer
+                    .map(|answer| String::from_utf8_lossy(&answer.body).into_owned())
+                    .unwrap_or_default();
+                bail!("{program} is not ready after {START_PATIENCE:?}: {said}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the process has ended")
+    }
+}

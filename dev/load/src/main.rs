@@ -1,0 +1,92 @@
+//! Runs that show what the platform promises: end to end, under faults, and how fast.
+//!
+//! Every run prints its figures and exits with 1 when something that must hold does not.
+
+mod bench;
+mod chaos;
+mod checker;
+mod e2e;
+mod faults;
+mod guests;
+mod history;
+mod http;
+mod platform;
+mod sale_run;
+mod storm;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::platform::Platform;
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    run: Run,
+}
+
+#[derive(clap::Args)]
+struct Target {
+    /// Where the gateway answers.
+    #[arg(long, env = "QUOKKA_API", default_value = "127.0.0.1:30080")]
+    api: SocketAddr,
+    /// The platform's namespace.
+    #[arg(long, env = "QUOKKA_NAMESPACE", default_value = "quokka")]
+    namespace: String,
+}
+
+#[derive(Subcommand)]
+enum Run {
+    /// Many guests on few units through the gateway, then the life of a time sale's claims, then the clean-up.
+    E2e {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        size: sale_run::Size,
+    },
+    /// The same under faults, one after another; needs the local platform.
+    Chaos {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        size: sale_run::Size,
+        #[command(flatten)]
+        plan: chaos::Plan,
+    },
+    /// Claims a second, latency, memory and CPU, against bounds of the same run; needs no platform, only the release binaries.
+    BenchClaims {
+        #[command(flatten)]
+        plan: bench::Plan,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().run {
+        Run::E2e { target, size } => match Platform::connect(target.api, &target.namespace).await {
+            Ok(platform) => e2e::run(&platform, size).await,
+            Err(error) => Err(error),
+        },
+        Run::Chaos { target, size, plan } => {
+            match Platform::connect(target.api, &target.namespace).await {
+                Ok(platform) => chaos::run(&platform, size, &plan).await,
+                Err(error) => Err(error),
+            }
+        }
+        Run::BenchClaims { plan } => bench::run(&plan).await,
+    };
+    match outcome {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(violations) => {
+            println!("FAILED: {violations} things that must hold did not");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The platform under test as its users and its engineers reach it: the API's address, the Kubernetes API,
+//! and the stores behind it, whose addresses stand in the platform's own Secrets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
+    PatchParams, PostParams,
+};
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+use sqlx::Row;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::checker::{AtRest, LedgerClaim, RedisClaim, Sale, Status};
+use crate::guests::{TokenSigner, sign_up_and_in};
+
+const OPS_PORT: u16 = 9090;
+
+/// The two kinds of sale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    TimeSale,
+    CouponCampaign,
+}
+
+impl Kind {
+    fn resource(self) -> ApiResource {
+        let kind = match self {
+            Self::TimeSale => "TimeSale",
+            Self::CouponCampaign => "CouponCampaign",
+        };
+        ApiResource::from_gvk(&GroupVersionKind::gvk("quokka.travel", "v1alpha1", kind))
+    }
+
+    /// The collection's path in the REST API.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::TimeSale => "/v1/time-sales",
+            Self::CouponCampaign => "/v1/coupon-campaigns",
+        }
+    }
+}
+
+/// A sale to declare for a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Declaration {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) stock: usize,
+    pub(crate) starts: Timestamp,
+    pub(crate) ends: Timestamp,
+    /// Only for time sales.
+    pub(crate) claim_ttl: &'static str,
+}
+
+impl Declaration {
+    fn manifest(&self) -> Value {
+        let mut spec = json!({
+            "displayName": "Load run",
+            "starts": self.starts.to_string(),
+            "ends": self.ends.to_string(),
+            "perUserLimit": 1,
+            "expectedPeak": {"claimsPerSecond": 3000},
+            "discount": {"percent": 10},
+        });
+        let more = match self.kind {
+            Kind::TimeSale => {
+                json!({"stock": self.stock, "target": {"regions": ["jeju"]}, "claimTtl": self.claim_ttl})
+            }
+            Kind::CouponCampaign => {
+                json!({"quantity": self.stock, "coupon": {"validFor": "720h", "minOrderAmount": 50000}})
+            }
+        };
+        if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+            spec.extend(more);
+        }
+        let resource = self.kind.resource();
+        json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": self.name}, "spec": spec})
+    }
+}
+
+/// A declared sale.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    pub(crate) declaration: Declaration,
+    pub(crate) uid: String,
+}
+
+impl Declared {
+    /// What the checker needs to know of it.
+    pub(crate) fn facts(&self) -> Sale {
+        let Declaration {
+            stock,
+            starts,
+            ends,
+            ..
+        } = self.declaration;
+        Sale {
+            stock,
+            per_user_limit: 1,
+            starts,
+            ends,
+        }
+    }
+
+    /// Where guests claim.
+    pub(crate) fn claims_path(&self) -> String {
+        format!(
+            "{}/{}/claims",
+            self.declaration.kind.path(),
+            self.declaration.name
+        )
+    }
+}
+
+/// Handles to everything a run reads or disturbs.
+pub(crate) struct Platform {
+    pub(crate) api: SocketAddr,
+    pub(crate) kube: kube::Client,
+    pub(crate) namespace: String,
+    ledger: PgPool,
+    redis_url: String,
+}
+
+impl Platform {
+    /// Connects with the current kubeconfig and the addresses in the namespace's Secrets.
+    pub(crate) async fn connect(api: SocketAddr, namespace: &str) -> anyhow::Result<Self> {
+        let kube = kube::Client::try_default()
+            .await
+            .context("reaching the Kubernetes API; is KUBECONFIG set?")?;
+        let database = secret(&kube, namespace, "quokka-postgres-promotions", "url").await?;
+        let redis_url = text(secret(&kube, namespace, "quokka-redis", "url").await?)?;
+        let ledger = PgPoolOptions::new()
+            .max_connections(2)
+            .connect_lazy(&text(database)?)?;
+        Ok(Self {
+            api,
+            kube,
+            namespace: namespace.to_owned(),
+            ledger,
+            redis_url,
+        })
+    }
+
+    /// A signer that makes tokens which the platform takes for its own.
+    pub(crate) async fn token_signer(&self) -> anyhow::Result<TokenSigner> {
+        let (_, token) = sign_up_and_in(self.api).await?;
+        let pem = secret(&self.kube, &self.namespace, "quokka-signing-key", "key.pem").await?;
+        TokenSigner::like(&pem, &token, "quokka")
+    }
+
+    fn sales(&self, kind: Kind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.kube.clone(), &self.namespace, &kind.resource())
+    }
+
+    /// Creates the sale and waits until the operator says that its topic and stock are ready.
+    pub(crate) async fn declare(&self, declaration: Declaration) -> anyhow::Result<Declared> {
+        let sales = self.sales(declaration.kind);
+        let manifest: DynamicObject = serde_json::from_value(declaration.manifest())?;
+        let created = sales
+            .create(&PostParams::default(), &manifest)
+            .await
+            .context("declaring the sale")?;
+        let uid = created
+            .metadata
+            .uid
+            .context("a created resource without uid")?;
+        let declared = Declared { declaration, uid };
+        self.until(
+            "the sale's stock and topic are ready",
+            Duration::from_secs(60),
+            async || {
+                let object = sales.get(&declared.declaration.name).await?;
+                Ok(is_true(&object, "StockReady") && is_true(&object, "TopicReady"))
+            },
+        )
+        .await?;
+        Ok(declared)
+    }
+
+    /// Deletes the sale and waits until its finalizer has let it go.
+    pub(crate) async fn remove(&self, declared: &Declared) -> anyhow::Result<()> {
+        let sales = self.sales(declared.declaration.kind);
+        sales
+            .delete(&declared.declaration.name, &DeleteParams::default())
+            .await?;
+        self.until(
+            "the deleted sale is gone",
+            Duration::from_secs(90),
+            async || Ok(sales.get_opt(&declared.declaration.name).await?.is_none()),
+        )
+        .await
+    }
+
+    /// Changes part of the sale's spec.
+    pub(crate) async fn change(&self, declared: &Declared, spec: Value) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.sales(declared.declaration.kind)
+            .patch(&declared.declaration.name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// The status as it stands in the Kubernetes API.
+    pub(crate) async fn status(&self, declared: &Declared) -> anyhow::Result<Status> {
+        let object = self
+            .sales(declared.declaration.kind)
+            .get(&declared.declaration.name)
+            .await?;
+        let status = &object.data["status"];
+        let count = |name: &str| {
+            status["stock"][name]
+                .as_u64()
+                .and_then(|n| usize::try_from(n).ok())
+        };
+        Ok(Status {
+            phase: status["phase"].as_str().unwrap_or_default().to_owned(),
+            claimed: count("claimed").unwrap_or(0),
+            remaining: count("remaining").unwrap_or(0),
+            consistent: is_true(&object, "Consistent"),
+        })
+    }
+
+    /// Everything the ledger holds of the sale.
+    pub(crate) async fn ledger(&self, declared: &Declared) -> anyhow::Result<Vec<LedgerClaim>> {
+        let rows = sqlx::query("SELECT claim_id, user_id, claimed_at, ended_at FROM claims WHERE sale_uid = $1::text::uuid")
+            .bind(&declared.uid)
+            .fetch_all(&self.ledger)
+            .await
+            .context("reading the ledger")?;
+        rows.iter()
+            .map(|row| {
+                let ended_at: Option<time::OffsetDateTime> = row.try_get("ended_at")?;
+                Ok(LedgerClaim {
+                    claim: row.try_get("claim_id")?,
+                    user: row.try_get("user_id")?,
+                    claimed_at: timestamp(row.try_get("claimed_at")?)?,
+                    ended_at: ended_at.map(timestamp).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    /// A connection to the platform's Redis.
+    pub(crate) async fn redis(&self) -> anyhow::Result<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(self.redis_url.as_str())?;
+        client
+            .get_multiplexed_async_connection()
+            .await
+            .context("connecting to Redis")
+    }
+
+    /// The units that Redis counts as taken.
+    async fn redis_claims(&self, declared: &Declared) -> anyhow::Result<Vec<RedisClaim>> {
+        let key = format!("quokka:{{{}}}:claims", declared.uid);
+        let entries: Vec<(String, String)> = self.redis().await?.hgetall(&key).await?;
+        entries
+            .into_iter()
+            .map(|(field, value)| {
+                let user = field.split('/').next().unwrap_or_default().parse()?;
+                let mut parts = value.split('|');
+                let claim: Uuid = parts.next().unwrap_or_default().parse()?;
+                let recorded = parts.next() == Some("R");
+                Ok(RedisClaim {
+                    claim,
+                    user,
+                    recorded,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether Redis or Kafka still hold anything of a sale that was removed.
+    pub(crate) async fn redis_keys(&self, declared: &Declared) -> anyhow::Result<Vec<String>> {
+        Ok(self
+            .redis()
+            .await?
+            .keys(format!("quokka:{{{}}}:*", declared.uid))
+            .await?)
+    }
+
+    /// Waits until the log has drained, Redis agrees with the ledger and the status has caught up, and reads them all.
+    /// What does not come to rest in `patience` is returned as it is, for the checker to name.
+    pub(crate) async fn at_rest(
+        &self,
+        declared: &Declared,
+        patience: Duration,
+    ) -> anyhow::Result<AtRest> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let read = self.read_all(declared).await;
+            let quiet = read.as_ref().is_ok_and(is_quiet);
+            if quiet || Instant::now() > deadline {
+                return read;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    async fn read_all(&self, declared: &Declared) -> anyhow::Result<AtRest> {
+        Ok(AtRest {
+            redis: self.redis_claims(declared).await?,
+            ledger: self.ledger(declared).await?,
+            status: self.status(declared).await?,
+            refused_by_ledger: self.refused_by_ledger(declared).await?,
+        })
+    }
+
+    async fn refused_by_ledger(&self, declared: &Declared) -> anyhow::Result<u64> {
+        let mut refused = 0;
+        for pod in self
+            .pods("app.kubernetes.io/component=promotions-ledger")
+            .await?
+        {
+            let Some(ip) = pod.status.and_then(|status| status.pod_ip) else {
+                continue;
+            };
+            let mut connection = crate::http::Connection::new(format!("{ip}:{OPS_PORT}").parse()?);
+            let call = crate::http::Call {
+                method: hyper::Method::GET,
+                ..crate::http::Call::post("/metrics".parse()?, None)
+            };
+            let Ok(answer) = connection.send(&call, Duration::from_secs(5)).await else {
+                continue;
+            };
+            let sale = format!("sale=\"{}\"", declared.declaration.name);
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            refused += text
+                .lines()
+                .filter(|line| {
+                    line.starts_with("quokka_claims_refused_by_ledger_total")
+                        && line.contains(&sale)
+                })
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .map(|value| value as u64)
+                .sum::<u64>();
+        }
+        Ok(refused)
+    }
+
+    /// The pods that carry `labels`.
+    pub(crate) async fn pods(&self, labels: &str) -> anyhow::Result<Vec<Pod>> {
+        let pods = Api::<Pod>::namespaced(self.kube.clone(), &self.namespace);
+        Ok(pods
+            .list(&ListParams::default().labels(labels))
+            .await?
+            .items)
+    }
+
+    /// Sets the number of a Deployment's pods and, for zero, waits until they are gone.
+    pub(crate) async fn scale(&self, deployment: &str, replicas: i32) -> anyhow::Result<()> {
+        let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        deployments
+            .patch(deployment, &PatchParams::default(), &patch)
+            .await?;
+        self.until(
+            &format!("{deployment} has {replicas} pods"),
+            Duration::from_secs(120),
+            async || {
+                let status = deployments
+                    .get(deployment)
+                    .await?
+                    .status
+                    .unwrap_or_default();
+                Ok(status.replicas.unwrap_or(0) == replicas
+                    && status.ready_replicas.unwrap_or(0) == replicas)
+            },
+        )
+        .await
+    }
+
+    /// Waits for a condition; an error while looking counts as not yet.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let seen = condition().await;
+            if matches!(seen, Ok(true)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                match seen {
+                    Ok(_) => bail!("waited {patience:?} until {what}, in vain"),
+                    Err(error) => {
+                        return Err(
+                            error.context(format!("waited {patience:?} until {what}, in vain"))
+                        );
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn is_quiet(stores: &AtRest) -> bool {
+    let rows = stores
+        .ledger
+        .iter()
+        .filter(|row| row.ended_at.is_none())
+        .count();
+    stores.redis.len() == rows
+        && stores.redis.iter().all(|entry| entry.recorded)
+        && stores.status.claimed == rows
+        && stores.status.consistent
+        && (stores.status.remaining == 0) == (stores.status.phase == "SoldOut")
+}
+
+fn is_true(object: &DynamicObject, condition: &str) -> bool {
+    let conditions = object.data["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|one| one["type"] == condition && one["status"] == "True")
+    })
+}
+
+fn timestamp(at: time::OffsetDateTime) -> anyhow::Result<Timestamp> {
+    Ok(Timestamp::from_nanosecond(at.unix_timestamp_nanos())?)
+}
+
+fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
+    Ok(String::from_utf8(bytes)?)
+}
+
+async fn secret(
+    kube: &kube::Client,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> anyhow::Result<Vec<u8>> {
+    let secret = Api::<Secret>::namespaced(kube.clone(), namespace)
+        .get(name)
+        .await;
+    let data = secret
+        .with_context(|| format!("reading the Secret {namespace}/{name}"))?
+        .data
+        .unwrap_or_default();
+    let value = data
+        .get(key)
+        .with_context(|| format!("the Secret {namespace}/{name} has no key {key}"))?;
+    ensure!(
+        !value.0.is_empty(),
+        "the Secret {namespace}/{name} has nothing under {key}"
+    );
+    Ok(value.0.clone())
+}

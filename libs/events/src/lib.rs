@@ -1,0 +1,15 @@
+//! The Kafka contract: what the records of a sale's log are, where they go, how they are appended and how
+//! they are read in batches.
+//!
+//! An append tells three things apart: in the log, certainly not in the log, and unknown. Nothing here may
+//! turn the third into one of the others.
+
+pub mod consumer;
+pub mod producer;
+mod record;
+mod topic;
+mod trace;
+
+pub use record::{ClaimTaken, ClaimsRecord, Record, RecordError, Returned, SaleEvent, Voided};
+pub use topic::{Partition, claims_topic, partition_of};
+pub use trace::TraceParent;

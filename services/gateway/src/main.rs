@@ -1,0 +1,65 @@
+//! The platform's one entrance: finds the service behind a path, checks tokens, keeps limits, and says in one form
+//! what went wrong.
+
+mod app;
+mod config;
+mod connection;
+mod discovery;
+mod forwarded;
+mod head;
+mod listener;
+mod metrics;
+mod policy;
+mod proxy;
+mod refusal;
+mod routes;
+mod smoke;
+mod trace;
+mod upstreams;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The Quokka gateway. Every setting is an environment variable; a wrong one is named at start.
+#[derive(Parser)]
+#[command(name = "gateway", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Walks a guest's way through a platform that runs, and fails where it ends: `helm test` does this.
+    Smoke(smoke::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        None => serve(),
+        Some(Command::Smoke(arguments)) => on_runtime(1, smoke::run(arguments)),
+    }
+}
+
+fn serve() -> ExitCode {
+    let config = match config::Config::read(chassis::config::Env::new("gateway")) {
+        Ok(config) => config,
+        Err(mistakes) => mistakes.exit(),
+    };
+    on_runtime(config.threads, app::run(config))
+}
+
+fn on_runtime(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            eprintln!("gateway: start threads: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

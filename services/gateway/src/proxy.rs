@@ -1,0 +1,495 @@
+//! What happens to a request between its head and the end of its answer.
+//!
+//! It is on the path of every claim: nothing here waits for anything but the client and the service, and what is
+//! decided is decided once, before the first byte leaves.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chassis::{
+    auth::{AuthError, Verifier},
+    http as measure,
+    problem::{Problem, common},
+    telemetry::{TRACEPARENT, TraceContext},
+};
+use http::{StatusCode, header};
+use pingora::{
+    Error, ErrorSource, ErrorType,
+    http::{RequestHeader, ResponseHeader},
+    modules::http::HttpModules,
+    proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
+    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Limits,
+    forwarded::{self, TrustedProxies},
+    metrics,
+    policy::{self, Admission, Failure, Ticket},
+    refusal,
+    routes::{self, Access, Target},
+    trace::Trace,
+    upstreams::{InUse, Upstreams},
+};
+
+/// How long a connection to an endpoint is kept for the next request.
+const POOLED_IDLE: Duration = Duration::from_secs(60);
+
+/// Connections made for a second attempt are kept apart from those in the pool, one of which has just failed.
+const FRESH_CONNECTION: u64 = 1;
+
+/// How much of a refused body is read before the connection is closed: a client that still sends when it is closed
+/// may lose the answer.
+const UNREAD_BYTES_MAX: u64 = 1024 * 1024;
+/// How long that may take.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The status under which a request is counted whose client went away before the answer, as nginx does it.
+const CLIENT_GONE: u16 = 499;
+
+/// What requests are passed through.
+pub(crate) struct Gateway {
+    /// Where they go.
+    pub(crate) upstreams: Arc<Upstreams>,
+    /// Who may send them.
+    pub(crate) verifier: Verifier,
+    /// How many at once.
+    pub(crate) admission: Arc<Admission>,
+    /// What is asked of them.
+    pub(crate) limits: Limits,
+    /// Whose word about clients is taken.
+    pub(crate) trusted_proxies: TrustedProxies,
+    /// Cancelled when the process is on its way out.
+    pub(crate) draining: CancellationToken,
+}
+
+/// Who opened the connection that a request came on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) SocketAddr);
+
+/// One request and its answer.
+pub(crate) struct Exchange {
+    started: Instant,
+    client: Option<IpAddr>,
+    trace: Trace,
+    route: &'static str,
+    target: Option<Target>,
+    ticket: Option<Ticket>,
+    in_use: Option<InUse>,
+    attempts: usize,
+    avoid: Option<SocketAddr>,
+    body_bytes: u64,
+    /// The answer to give instead, decided while the request was being passed on.
+    refusal: Option<Problem>,
+}
+
+impl Exchange {
+    fn repeatable(&self, request: &RequestHeader) -> bool {
+        // A key makes a request repeatable: the service gives the same answer to the same key.
+        self.target.is_some_and(|target| target.repeatable)
+            || request.headers.contains_key("idempotency-key")
+    }
+}
+
+impl Gateway {
+    fn time_left(&self, exchange: &Exchange) -> Duration {
+        self.limits
+            .request_timeout
+            .saturating_sub(exchange.started.elapsed())
+    }
+
+    /// Decides whether a request is passed on and where to; the problem is what it is answered with otherwise.
+    async fn decide(
+        &self,
+        request: &RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<(), Problem> {
+        let target = routes::find(&request.method, request.uri.path()).inspect_err(|miss| {
+            if let routes::Miss::Method { template, .. } = miss {
+                exchange.route = template;
+            }
+        })?;
+        exchange.route = target.template;
+        exchange.target = Some(target);
+        exchange.ticket = Some(self.admission.enter().ok_or_else(refusal::overloaded)?);
+        if content_length(request).is_some_and(|length| length > self.limits.body_bytes_max) {
+            return Err(refusal::body_too_large(self.limits.body_bytes_max));
+        }
+        self.authenticate(request, target.access).await?;
+        exchange.in_use = Some(
+            self.upstreams
+                .of(target.service)
+                .choose(None)
+                .ok_or_else(refusal::unavailable)?,
+        );
+        Ok(())
+    }
+
+    async fn authenticate(&self, request: &RequestHeader, access: Access) -> Result<(), Problem> {
+        if access == Access::NotChecked {
+            return Ok(());
+        }
+        match self.verifier.verify_headers(&request.headers).await {
+            Ok(_) => Ok(()),
+            Err(AuthError::Missing) if access == Access::Anybody => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn answer(
+        &self,
+        session: &mut Session,
+        exchange: &Exchange,
+        problem: Problem,
+    ) -> pingora::Result<()> {
+        let (header, body) = refusal::answer(problem, exchange.trace.context())?;
+        session.write_response_header(header, false).await?;
+        session.write_response_body(Some(body), true).await
+    }
+
+    /// What a failed request is answered with; `None` when nobody is there any more to be answered.
+    fn problem_of(&self, error: &Error, body_done: bool) -> Option<Problem> {
+        use ErrorType::{
+            BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout,
+            ConnectionClosed, ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
+        };
+        match (error.esource(), error.etype()) {
+            (ErrorSource::Downstream, ReadTimedout) => Some(refusal::too_slow()),
+            (
+                ErrorSource::Downstream,
+                ReadError | WriteError | WriteTimedout | ConnectionClosed,
+            ) => None,
+            (ErrorSource::Downstream, _) => {
+                Some(refusal::MALFORMED_REQUEST.problem("the body can't be read"))
+            }
+            (
+                ErrorSource::Upstream,
+                ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | BindError
+                | SocketError,
+            ) => Some(refusal::unavailable()),
+            // A service that waits for a body isn't late.
+            (ErrorSource::Upstream, ReadTimedout) if !body_done => Some(refusal::too_slow()),
+            (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(timed_out()),
+            (ErrorSource::Upstream, _) => {
+                Some(refusal::UPSTREAM_FAILED.problem("whether the request took effect is unknown"))
+            }
+            (ErrorSource::Internal | ErrorSource::Unset, _) => {
+                Some(common::INTERNAL.problem("the gateway made a mistake"))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange {
+            started: Instant::now(),
+            client: None,
+            trace: Trace::none(),
+            route: "",
+            target: None,
+            ticket: None,
+            in_use: None,
+            attempts: 0,
+            avoid: None,
+            body_bytes: 0,
+            refusal: None,
+        }
+    }
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    fn on_connection_reuse(
+        &self,
+        _: &mut Session,
+        exchange: &mut Exchange,
+        connection: Box<dyn std::any::Any + Send + Sync>,
+    ) {
+        exchange.client = connection
+            .downcast_ref::<Client>()
+            .map(|client| client.0.ip());
+    }
+
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<bool> {
+        let decided = self.decide(session.req_header(), exchange).await;
+        exchange.trace = Trace::begin(session.req_header(), exchange.route);
+        let Err(problem) = decided else {
+            return Ok(false);
+        };
+        let wait = !session.req_header().headers.contains_key(header::EXPECT);
+        if wait && problem.status() != StatusCode::PAYLOAD_TOO_LARGE {
+            // The connection is good for another request only when this one has been read to its end.
+            read_rest(session, self.limits.body_bytes_max).await;
+        }
+        self.answer(session, exchange, problem).await?;
+        read_rest(session, UNREAD_BYTES_MAX).await;
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let again = exchange.attempts > 0;
+        exchange.attempts += 1;
+        if exchange.in_use.is_none() {
+            let chosen = exchange
+                .target
+                .and_then(|target| self.upstreams.of(target.service).choose(exchange.avoid));
+            exchange.in_use = chosen;
+        }
+        let Some(in_use) = &exchange.in_use else {
+            exchange.refusal = Some(refusal::unavailable());
+            return Error::e_explain(ErrorType::ConnectError, "no endpoint");
+        };
+        let left = self.time_left(exchange);
+        let mut peer = HttpPeer::new(in_use.address(), false, String::new());
+        peer.options.connection_timeout = Some(left.min(self.limits.connect_timeout));
+        peer.options.read_timeout = Some(left);
+        peer.options.write_timeout = Some(left);
+        peer.options.idle_timeout = Some(POOLED_IDLE);
+        // No route has use for a WebSocket: what asks for one is passed on as the plain request it also is.
+        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        if again {
+            peer.group_key = FRESH_CONNECTION;
+            peer.options.idle_timeout = Some(Duration::ZERO);
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        if !request.raw_path().starts_with(b"/") {
+            // Only the gateway needs to know the whole URL.
+            let path = request.uri.clone();
+            request.set_uri(path);
+        }
+        if let Some(client) = exchange.client {
+            forwarded::rewrite(request, client, &self.trusted_proxies)?;
+        }
+        if TraceContext::from_headers(&session.req_header().headers).is_none() {
+            request.remove_header("tracestate");
+        }
+        request.insert_header(TRACEPARENT, exchange.trace.context().traceparent().as_str())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if exchange.body_bytes > self.limits.body_bytes_max {
+            exchange.refusal = Some(refusal::body_too_large(self.limits.body_bytes_max));
+            return Error::e_explain(ErrorType::HTTPStatus(413), "body too large");
+        }
+        if self.time_left(exchange).is_zero() {
+            exchange.refusal = Some(refusal::too_slow());
+            return Error::e_explain(ErrorType::HTTPStatus(408), "body too slow");
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Exchange,
+    ) -> pingora::Result<()> {
+        response.remove_header("keep-alive");
+        response.remove_header("proxy-connection");
+        if self.draining.is_cancelled() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        if !end_of_stream && self.time_left(exchange).is_zero() {
+            exchange.refusal = Some(timed_out());
+            return Error::e_explain(ErrorType::HTTPStatus(504), "answer too slow");
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let failed = exchange.in_use.take().map(|in_use| in_use.address());
+        let other = exchange
+            .target
+            .and_then(|target| self.upstreams.of(target.service).choose(failed));
+        let there_is_another = other
+            .as_ref()
+            .is_some_and(|other| Some(other.address()) != failed);
+        let again =
+            there_is_another && policy::try_again(exchange.attempts, Failure::NotConnected, false);
+        if again {
+            exchange.in_use = other;
+            sent_again(exchange);
+        }
+        error.set_retry(again);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        exchange: &mut Exchange,
+        _: bool,
+    ) -> Box<Error> {
+        let lost = *error.esource() == ErrorSource::Upstream
+            && matches!(
+                error.etype(),
+                ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+            );
+        let again = lost
+            && exchange.refusal.is_none()
+            && session.response_written().is_none()
+            && !session.as_ref().retry_buffer_truncated()
+            && policy::try_again(
+                exchange.attempts,
+                Failure::LostBeforeAnswer,
+                exchange.repeatable(session.req_header()),
+            );
+        if again {
+            exchange.avoid = exchange.in_use.take().map(|in_use| in_use.address());
+            // The part of the body that was sent is sent again.
+            exchange.body_bytes = 0;
+            sent_again(exchange);
+        }
+        let mut error = error.more_context(format!("endpoint {}", peer._address));
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
+        let body_done = session.is_body_done();
+        let problem = exchange
+            .refusal
+            .take()
+            .or_else(|| self.problem_of(error, body_done));
+        let begun = session
+            .response_written()
+            .is_some_and(|response| !response.status.is_informational());
+        let status = problem
+            .as_ref()
+            .map_or(CLIENT_GONE, |problem| problem.status().as_u16());
+        if status >= 500 || begun {
+            exchange.trace.warn(&format!("{error}"), status, begun);
+        }
+        if let (Some(problem), false) = (problem, begun) {
+            session.set_keepalive(None);
+            if let Err(error) = self.answer(session, exchange, problem).await {
+                tracing::debug!(%error, "nobody took the answer");
+            } else {
+                read_rest(session, UNREAD_BYTES_MAX).await;
+            }
+        }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
+        let status = session
+            .response_written()
+            .map_or(CLIENT_GONE, |response| response.status.as_u16());
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let method = measure::method_name(&session.req_header().method);
+        measure::observe(method, exchange.route, status, exchange.started);
+        exchange.trace.end(status);
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        // fail_to_proxy has said what there was to say.
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Exchange,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        // Requests that are sent again are counted.
+        true
+    }
+}
+
+fn timed_out() -> Problem {
+    refusal::GATEWAY_TIMEOUT.problem("whether the request took effect is unknown")
+}
+
+fn sent_again(exchange: &Exchange) {
+    if let Some(target) = exchange.target {
+        metrics::sent_again(target.service);
+    }
+}
+
+fn content_length(request: &RequestHeader) -> Option<u64> {
+    request
+        .headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Reads what the client still sends, up to a number of bytes and for a moment.
+async fn read_rest(session: &mut Session, bytes_max: u64) {
+    if session.is_body_done() {
+        return;
+    }
+    let read = async {
+        let mut bytes = 0;
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            bytes += chunk.len() as u64;
+            if bytes > bytes_max {
+                break;
+            }
+        }
+    };
+    // What hasn't come by then is left.
+    let _ = tokio::time::timeout(UNREAD_TIMEOUT, read).await;
+}

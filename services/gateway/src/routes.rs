@@ -1,0 +1,386 @@
+//! What the gateway serves: which path goes to which service, and what is asked of a request to it.
+//!
+//! The first part of a path chooses the service. A path that the table knows has a template, which is also what
+//! metrics and traces call it; any other path of a service is passed on under the name of the service's part, and the
+//! service answers.
+
+use http::Method;
+
+use crate::upstreams::Service;
+
+/// What a route asks of the caller's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// A good token has to be there.
+    Token,
+    /// A token need not be there, but one that is there has to be good.
+    Anybody,
+    /// A token is of no use and not looked at: a guest whose token has expired comes here for another.
+    NotChecked,
+}
+
+/// What a request was found to be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Who answers.
+    pub(crate) service: Service,
+    /// The path's template: `http.route`.
+    pub(crate) template: &'static str,
+    /// What is asked of the caller's token.
+    pub(crate) access: Access,
+    /// Whether the same request may be sent twice and have one effect, by the method or by what the API promises.
+    pub(crate) repeatable: bool,
+}
+
+/// Why there is no target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// Nothing is served at this path.
+    Path,
+    /// Something is, but not for this method.
+    Method {
+        /// The path's template.
+        template: &'static str,
+        /// What `Allow` says.
+        allow: &'static str,
+    },
+}
+
+/// A part of the API that one service owns.
+struct Part {
+    prefix: &'static str,
+    /// What paths are called that the table doesn't know.
+    other: &'static str,
+    service: Service,
+    routes: &'static [Route],
+}
+
+struct Route {
+    template: &'static str,
+    allow: &'static str,
+    operations: &'static [Operation],
+}
+
+struct Operation {
+    method: Method,
+    access: Access,
+    /// Repeated requests have one effect although the method doesn't say so.
+    repeatable: bool,
+}
+
+const fn operation(method: Method, access: Access) -> Operation {
+    Operation {
+        method,
+        access,
+        repeatable: false,
+    }
+}
+
+/// A claim is one per guest and slot: asking again gets the same claim.
+const CLAIM: Operation = Operation {
+    method: Method::POST,
+    access: Access::Token,
+    repeatable: true,
+};
+const READ: Operation = operation(Method::GET, Access::Anybody);
+const READ_OWN: Operation = operation(Method::GET, Access::Token);
+
+static PARTS: &[Part] = &[
+    Part {
+        prefix: "/v1/users",
+        other: "/v1/users/{*path}",
+        service: Service::Users,
+        routes: &[
+            Route {
+                template: "/v1/users",
+                allow: "POST",
+                operations: &[operation(Method::POST, Access::NotChecked)],
+            },
+            Route {
+                template: "/v1/users/me",
+                allow: "GET, HEAD",
+                operations: &[READ_OWN],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/sessions",
+        other: "/v1/sessions/{*path}",
+        service: Service::Users,
+        routes: &[
+            Route {
+                template: "/v1/sessions",
+                allow: "POST",
+                operations: &[operation(Method::POST, Access::NotChecked)],
+            },
+            Route {
+                template: "/v1/sessions/refresh",
+                allow: "POST",
+                operations: &[operation(Method::POST, Access::NotChecked)],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/coupon-campaigns",
+        other: "/v1/coupon-campaigns/{*path}",
+        service: Service::Promotions,
+        routes: &[
+            Route {
+                template: "/v1/coupon-campaigns",
+                allow: "GET, HEAD",
+                operations: &[READ],
+            },
+            Route {
+                template: "/v1/coupon-campaigns/{id}",
+                allow: "GET, HEAD",
+                operations: &[READ],
+            },
+            Route {
+                template: "/v1/coupon-campaigns/{id}/claims",
+                allow: "POST",
+                operations: &[CLAIM],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/time-sales",
+        other: "/v1/time-sales/{*path}",
+        service: Service::Promotions,
+        routes: &[
+            Route {
+                template: "/v1/time-sales",
+                allow: "GET, HEAD",
+                operations: &[READ],
+            },
+            Route {
+                template: "/v1/time-sales/{id}",
+                allow: "GET, HEAD",
+                operations: &[READ],
+            },
+            Route {
+                template: "/v1/time-sales/{id}/claims",
+                allow: "POST",
+                operations: &[CLAIM],
+            },
+            Route {
+                template: "/v1/time-sales/{id}/claims/{claimId}",
+                allow: "DELETE",
+                operations: &[operation(Method::DELETE, Access::Token)],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/coupons",
+        other: "/v1/coupons/{*path}",
+        service: Service::Promotions,
+        routes: &[Route {
+            template: "/v1/coupons",
+            allow: "GET, HEAD",
+            operations: &[READ_OWN],
+        }],
+    },
+    Part {
+        prefix: "/v1/claims",
+        other: "/v1/claims/{*path}",
+        service: Service::Promotions,
+        routes: &[Route {
+            template: "/v1/claims/{claimId}",
+            allow: "GET, HEAD",
+            operations: &[READ_OWN],
+        }],
+    },
+];
+
+/// Finds what a request is for. `path` is as the client sent it, without the query.
+pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
+    let part = PARTS
+        .iter()
+        .find(|part| owns(part, path))
+        .ok_or(Miss::Path)?;
+    let Some(route) = part
+        .routes
+        .iter()
+        .find(|route| matches(route.template, path))
+    else {
+        // A path that climbs could mean another one to somebody behind the gateway.
+        if path.split('/').any(is_dots) {
+            return Err(Miss::Path);
+        }
+        return Ok(Target {
+            service: part.service,
+            template: part.other,
+            access: Access::Anybody,
+            repeatable: method.is_idempotent(),
+        });
+    };
+    let asked = if method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
+    let operation = route
+        .operations
+        .iter()
+        .find(|operation| operation.method == *asked)
+        .ok_or(Miss::Method {
+            template: route.template,
+            allow: route.allow,
+        })?;
+    Ok(Target {
+        service: part.service,
+        template: route.template,
+        access: operation.access,
+        repeatable: operation.repeatable || method.is_idempotent(),
+    })
+}
+
+fn owns(part: &Part, path: &str) -> bool {
+    path.strip_prefix(part.prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (mut wanted, mut given) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(given)) if wanted == given => {}
+            (Some(wanted), Some(given))
+                if wanted.starts_with('{') && !given.is_empty() && !is_dots(given) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a segment, however it is written, means this folder or the one above.
+fn is_dots(segment: &str) -> bool {
+    let dot = |rest: &str| -> Option<usize> {
+        match rest.as_bytes() {
+            [b'.', ..] => Some(1),
+            [b'%', b'2', b'e' | b'E', ..] => Some(3),
+            _ => None,
+        }
+    };
+    let mut rest = segment;
+    let mut dots = 0;
+    while let Some(length) = dot(rest) {
+        rest = &rest[length..];
+        dots += 1;
+    }
+    rest.is_empty() && (dots == 1 || dots == 2)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_goes_to_promotions_with_a_token_and_may_be_repeated() {
+        let target = find(&Method::POST, "/v1/time-sales/jeju-weekend/claims").unwrap();
+        assert_eq!(
+            target,
+            Target {
+                service: Service::Promotions,
+                template: "/v1/time-sales/{id}/claims",
+                access: Access::Token,
+                repeatable: true
+            }
+        );
+    }
+
+    #[test]
+    fn signing_in_needs_no_token_and_is_not_repeated() {
+        for path in ["/v1/users", "/v1/sessions", "/v1/sessions/refresh"] {
+            let target = find(&Method::POST, path).unwrap();
+            assert_eq!(
+                (target.service, target.access, target.repeatable),
+                (Service::Users, Access::NotChecked, false)
+            );
+        }
+    }
+
+    #[test]
+    fn reading_works_for_head_as_for_get() {
+        assert_eq!(
+            find(&Method::HEAD, "/v1/coupons"),
+            find(&Method::GET, "/v1/coupons")
+        );
+    }
+
+    #[test]
+    fn a_known_path_with_another_method_says_what_is_allowed() {
+        let miss = Miss::Method {
+            template: "/v1/users/me",
+            allow: "GET, HEAD",
+        };
+        assert_eq!(find(&Method::DELETE, "/v1/users/me"), Err(miss));
+    }
+
+    #[test]
+    fn other_paths_of_a_service_are_its_own_business() {
+        let target = find(&Method::PATCH, "/v1/users/me/avatar").unwrap();
+        assert_eq!(
+            (target.service, target.template),
+            (Service::Users, "/v1/users/{*path}")
+        );
+        assert_eq!(
+            find(&Method::GET, "/v1/claims/").unwrap().template,
+            "/v1/claims/{*path}"
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_a_served_path_is_not() {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/usersx",
+            "/v1/user",
+            "//v1/users",
+            "/V1/users",
+            "/v1/orders",
+            "/internal/v1/sales",
+            "/v1/users/..",
+            "/v1/users/../../internal",
+            "/v1/users/%2E%2e/x",
+            "/v1/time-sales/./claims",
+            "/v1/coupons/%2e",
+        ] {
+            assert_eq!(find(&Method::GET, path), Err(Miss::Path), "{path}");
+        }
+        assert!(find(&Method::GET, "/v1/time-sales/..jeju...").is_ok());
+    }
+
+    #[test]
+    fn the_table_agrees_with_itself() {
+        let mut seen = HashSet::new();
+        for part in PARTS {
+            for route in part.routes {
+                assert!(
+                    owns(part, route.template),
+                    "{} is not under {}",
+                    route.template,
+                    part.prefix
+                );
+                assert!(
+                    seen.insert(route.template),
+                    "{} is there twice",
+                    route.template
+                );
+                let mut allowed: Vec<_> = route
+                    .operations
+                    .iter()
+                    .map(|operation| operation.method.as_str())
+                    .collect();
+                if allowed.contains(&"GET") {
+                    allowed.push("HEAD");
+                }
+                assert_eq!(route.allow, allowed.join(", "), "{}", route.template);
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Every limit: what is over it is refused, what is at it passes.
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::{Raw, Service, Setup, eventually, raw, raw_service, read_some, request};
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_however_its_length_is_said() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_BODY_BYTES_MAX", "1000")
+        .start()
+        .await;
+
+    assert_eq!(
+        raw(&gateway, request("POST", "/v1/users", &[], &[b'a'; 1000]))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(users.only().body.len(), 1000);
+
+    let answer = raw(&gateway, request("POST", "/v1/users", &[], &[b'a'; 1001])).await;
+    answer.assert_problem(413, "PAYLOAD_TOO_LARGE");
+    assert!(answer.closes());
+
+    // Of a body that is much larger, the client may still be sending when the answer comes.
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send("POST /v1/users HTTP/1.1\r\nhost: a\r\ncontent-length: 700000\r\n\r\n")
+        .await;
+    let _ = connection.try_send(vec![b'a'; 700_000]).await;
+    connection
+        .answer()
+        .await
+        .assert_problem(413, "PAYLOAD_TOO_LARGE");
+
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send(request(
+            "POST",
+            "/v1/users",
+            &[("transfer-encoding", "chunked")],
+            b"",
+        ))
+        .await;
+    for _ in 0..3 {
+        let _ = connection
+            .try_send(format!("190\r\n{}\r\n", "a".repeat(400)))
+            .await;
+    }
+    connection
+        .answer()
+        .await
+        .assert_problem(413, "PAYLOAD_TOO_LARGE");
+    assert_eq!(users.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_before_it_sends_a_body() {
+    let users = Service::start("users").await;
+    let (gateway, _issuer) = Setup::new()
+        .await
+        .upstreams(&[users.address], &[])
+        .start()
+        .await;
+    let mut connection = Raw::connect(&gateway).await;
+    connection.send("POST /v1/users HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 9999999\r\n\r\n").await;
+    connection
+        .answer()
+        .await
+        .assert_problem(413, "PAYLOAD_TOO_LARGE");
+
+    let mut connection = Raw::connect(&gateway).await;
+    connection.send("POST /v1/users HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").await;
+    assert_eq!(connection.answer().await.status, 100);
+    connection.send("{}").await;
+    assert_eq!(connection.answer().await.status, 200);
+    assert_eq!(users.only().body, "{}");
+}
+
+#[tokio::test]
+async fn a_head_over_the_limits_is_refused() {
+    let users = Service::start("users").await;
+    let setup = Setup::new()
+        .await
+        .upstreams(&[users.address], &[])
+        .env("QUOKKA_GATEWAY_HEADER_BYTES_MAX", "2000");
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_HEADER_FIELDS_MAX", "10")
+        .start()
+        .await;
+
+    let long = "a".repeat(1900);
+    assert_eq!(
+        raw(
+            &gateway,
+            request("GET", "/v1/users/x", &[("x-long", &long)], b"")
+        )
+        .await
+        .status,
+        200
+    );
+    let long = "a".repeat(2000);
+    let answer = raw(
+        &gateway,
+        request("GET", "/v1/users/x", &[("x-long", &long)], b""),
+    )
+    .await;
+    answer.assert_problem(431, "HEADER_TOO_LARGE");
+    let answer = raw(
+        &gateway,
+        request("GET", &format!("/v1/users/{long}"), &[], b""),
+    )
+    .await;
+    answer.assert_problem(431, "HEADER_TOO_LARGE");
+
+    let names: Vec<_> = (0..10).map(|index| format!("x-{index}")).collect();
+    let ten: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    assert_eq!(
+        raw(&gateway, request("GET", "/v1/users/x", &ten[..9], b""))
+            .await
+            .status,
+        200
+    );
+    raw(&gateway, request("GET", "/v1/users/x", &ten, b""))
+        .await
+        .assert_problem(431, "HEADER_TOO_LARGE");
+
+    // A head that never ends is cut off at the limit, not kept in memory.
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send("GET /v1/users/x HTTP/1.1\r\nhost: a\r\nx: ")
+        .await;
+    while connection.try_send(&[b'a'; 500]).await.is_ok() {
+        if gateway
+            .metric(r#"quokka_gateway_refusals_total{code="HEADER_TOO_LARGE"}"#)
+            .await
+            >= 4.0
+        {
+            break;
+        }
+    }
+    connection
+        .answer()
+        .await
+        .assert_problem(431, "HEADER_TOO_LARGE");
+    assert_eq!(users.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_given_up() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_CLIENT_TIMEOUT", "300ms")
+        .start()
+        .await;
+    let mut connection = Raw::connect(&gateway).await;
+    // Each byte comes well within the timeout; the head as a whole doesn't.
+    for byte in "GET /v1/users/x HTTP/1.1\r\nhost: a\r\nx-long: abcdefghijklmnopqrstuvwxyz".bytes()
+    {
+        if connection.try_send([byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    connection
+        .answer()
+        .await
+        .assert_problem(408, "REQUEST_TIMEOUT");
+    assert!(users.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_stops_or_drips_is_given_up() {
+    let users = Service::start("users").await;
+    let setup = Setup::new()
+        .await
+        .upstreams(&[users.address], &[])
+        .env("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "600ms");
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_CLIENT_TIMEOUT", "300ms")
+        .start()
+        .await;
+
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send("POST /v1/users HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nabc")
+        .await;
+    connection
+        .answer()
+        .await
+        .assert_problem(408, "REQUEST_TIMEOUT");
+
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send("POST /v1/users HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n")
+        .await;
+    for _ in 0..50 {
+        if connection.try_send("a").await.is_err() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    connection
+        .answer()
+        .await
+        .assert_problem(408, "REQUEST_TIMEOUT");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_ends() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_IDLE_TIMEOUT", "300ms")
+        .start()
+        .await;
+    let mut silent = Raw::connect(&gateway).await;
+    assert!(silent.rest().await.is_empty());
+    let mut used = Raw::connect(&gateway).await;
+    used.send(request("GET", "/v1/users/x", &[], b"")).await;
+    assert_eq!(used.answer().await.status, 200);
+    assert!(used.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_in_time_is_a_gateway_timeout() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "300ms")
+        .start()
+        .await;
+    for method in ["GET", "POST"] {
+        let answer = raw(
+            &gateway,
+            request(method, "/v1/users/x", &[("x-test-hold", "1")], b"{}"),
+        )
+        .await;
+        answer.assert_problem(504, "GATEWAY_TIMEOUT");
+    }
+    // It isn't asked again: it may still be at it.
+    assert_eq!(users.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_cut_off() {
+    let service = raw_service(|mut stream| async move {
+        read_some(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+            .await
+            .unwrap();
+        while stream.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let setup = Setup::new().await.upstreams(&[service], &[]);
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "400ms")
+        .start()
+        .await;
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send(request("GET", "/v1/users/x", &[], b""))
+        .await;
+    let got = connection.rest().await;
+    // What was on its way may be lost with the rest.
+    assert!(got.len() < 1000, "{} bytes", got.len());
+}
+
+#[tokio::test]
+async fn more_requests_than_are_taken_at_once_are_refused_and_room_comes_back() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup.env("QUOKKA_GATEWAY_IN_FLIGHT_MAX", "3").start().await;
+    let held = request("GET", "/v1/users/x", &[("x-test-hold", "1")], b"");
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut connection = Raw::connect(&gateway).await;
+        connection.send(&held).await;
+        waiting.push(connection);
+    }
+    users.holds(3).await;
+    raw(&gateway, request("GET", "/v1/users/x", &[], b""))
+        .await
+        .assert_problem(503, "OVERLOADED");
+
+    users.release();
+    for mut connection in waiting {
+        assert_eq!(connection.answer().await.status, 200);
+    }
+    eventually(|| async {
+        (raw(&gateway, request("GET", "/v1/users/x", &[], b""))
+            .await
+            .status
+            == 200)
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_connections_than_are_taken_at_once_are_refused() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_CONNECTIONS_MAX", "2")
+        .start()
+        .await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut connection = Raw::connect(&gateway).await;
+        connection
+            .send(request("GET", "/v1/users/x", &[], b""))
+            .await;
+        assert_eq!(connection.answer().await.status, 200);
+        open.push(connection);
+    }
+    let mut third = Raw::connect(&gateway).await;
+    let answer = third.answer().await;
+    answer.assert_problem(503, "OVERLOADED");
+    assert!(answer.closes());
+    assert_eq!(gateway.metric("quokka_gateway_connections").await, 2.0);
+
+    drop(open);
+    eventually(|| async {
+        let mut connection = Raw::connect(&gateway).await;
+        connection
+            .try_send(request("GET", "/v1/users/x", &[], b""))
+            .await
+            .ok()?;
+        connection
+            .try_answer()
+            .await
+            .filter(|answer| answer.status == 200)
+    })
+    .await;
+}

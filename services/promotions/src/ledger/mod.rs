@@ -1,0 +1,166 @@
+//! The ledger role: reads the logs of all sales into PostgreSQL, tends their gates, and answers the operator.
+
+mod consumer;
+pub mod core;
+mod effects;
+mod internal;
+mod metrics;
+mod recovery;
+mod sales;
+#[cfg(test)]
+mod simulation;
+mod steward;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::health::{Dependency, Readiness};
+use chassis::http::HttpOptions;
+use chassis::postgres::{self, PoolOptions, Schema};
+use chassis::serve::{Serve, Server, Shutdown};
+use events::consumer::{BatchConsumer, ConsumerSettings};
+use events::producer::{Producer, ProducerSettings};
+use sale_stock::{RedisSettings, SaleStock};
+use secrecy::ExposeSecret as _;
+
+use self::consumer::Reader;
+use self::internal::Internal;
+use self::recovery::Recovery;
+use self::sales::Sales;
+use self::steward::Steward;
+use crate::config::LedgerSettings;
+use crate::store::{MIGRATIONS, Store};
+
+/// How often Kafka is asked for a sign of life.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long it may take to answer. Long, since a busy machine must not look like a broken one.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the role can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database's address.
+    #[error("use the database: {0}")]
+    Database(#[from] postgres::UrlError),
+    /// Redis's address.
+    #[error(transparent)]
+    Redis(#[from] sale_stock::StockError),
+    /// The producer's settings.
+    #[error("set up the Kafka producer: {0}")]
+    Producer(#[from] events::producer::KafkaError),
+    /// The consumer's settings.
+    #[error(transparent)]
+    Consumer(#[from] events::consumer::ConsumeError),
+    /// Listeners, signals, tasks.
+    #[error(transparent)]
+    Serve(#[from] chassis::serve::ServeError),
+}
+
+/// Starts the role: it listens when this returns, and ends when what it returns has run. Redis, Kafka and PostgreSQL
+/// may all be away.
+pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
+    let LedgerSettings {
+        common,
+        internal_addr,
+    } = settings;
+    let process = common.process;
+    let readiness = Readiness::new();
+    let shutdown = Shutdown::new();
+
+    let pool = postgres::connect_lazy(
+        &common.database_url,
+        "promotions-ledger",
+        PoolOptions::default(),
+    )?;
+    let stock = SaleStock::connect_lazy(&RedisSettings::new(common.redis_url.expose_secret()))?;
+    let producer = Producer::new(&ProducerSettings::new(
+        &common.kafka_brokers,
+        &process.instance,
+    ))?;
+    let group = format!("quokka-ledger-{}", process.namespace);
+    let consumer = ConsumerSettings::new(&common.kafka_brokers, &group, &process.instance);
+    let consumer = Arc::new(BatchConsumer::new(&consumer)?);
+    let store = Store::new(pool.clone());
+    let sales = Sales::new();
+
+    // A container that is started again in its pod is another owner: the one before may still have writes under way.
+    let owner = format!("{}/{}", process.instance, uuid::Uuid::new_v4());
+    let recovery = Recovery {
+        store: store.clone(),
+        stock: stock.clone(),
+        producer: producer.clone(),
+        owner,
+    };
+    let steward = Steward {
+        recovery,
+        consumer: Arc::clone(&consumer),
+        sales: sales.clone(),
+    };
+    let (effects, pending) = effects::channel();
+    let reader = Reader::new(
+        Arc::clone(&consumer),
+        store.clone(),
+        sales.clone(),
+        effects,
+        group,
+    );
+
+    let schema = Schema::of(&MIGRATIONS);
+    let stop = || shutdown.token();
+    shutdown.task(
+        "postgres",
+        postgres::keep(pool, schema, readiness.dependency("postgres"), stop()),
+    );
+    shutdown.task(
+        "kafka",
+        watch_kafka(producer, readiness.dependency("kafka"), shutdown.clone()),
+    );
+    shutdown.task("sales", sales.clone().keep(store.clone(), stop()));
+    shutdown.task(
+        "effects",
+        effects::run(pending, stock.clone(), store.clone(), stop()),
+    );
+    shutdown.task("expiry", steward.clone().expire(stop()));
+    shutdown.task("log", read(reader, steward, shutdown.clone()));
+
+    // Redis is no dependency: without it the ledger goes on reading, and the operator wants to hear of it.
+    let internal = Internal {
+        store,
+        stock,
+        consumer,
+        sales,
+    };
+    let server = Server::bind(Serve {
+        http: None,
+        internal: Some((
+            internal_addr,
+            chassis::http::router(internal::routes(internal), HttpOptions::default()),
+        )),
+        ops: process.ops_addr,
+        readiness,
+        grace: process.shutdown_grace,
+        shutdown,
+    })
+    .await?;
+    Ok(server)
+}
+
+/// Starts the role and serves until the process is told to end.
+pub async fn run(settings: LedgerSettings) -> Result<(), StartError> {
+    Ok(start(settings).await?.run().await?)
+}
+
+/// Reads and tends until the end, and then leaves the consumer group, so that others go on at once.
+async fn read(reader: Reader, steward: Steward, shutdown: Shutdown) {
+    let consumer = Arc::clone(&reader.consumer);
+    tokio::join!(reader.run(shutdown.token()), steward.run(shutdown.token()));
+    consumer.leave().await;
+}
+
+async fn watch_kafka(producer: Producer, dependency: Dependency, shutdown: Shutdown) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        never = dependency.watch(PROBE_EVERY, || producer.ping(PROBE_TIMEOUT)) => match never {},
+    }
+}

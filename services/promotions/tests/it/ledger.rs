@@ -1,0 +1,489 @@
+//! The ledger reads what was claimed, whatever happens meanwhile.
+
+use std::sync::Arc;
+
+use events::{ClaimTaken, Partition, Record, SaleEvent, partition_of};
+use reqwest::StatusCode;
+use sale_stock::books::{GateState, SaleKind};
+use sale_stock::{ClaimId, ClaimReply, ClaimRequest, KeyHash, Mark, Outcome, SaleUid, Stock};
+use testkit::eventually;
+use uuid::Uuid;
+
+use crate::world::{Answer, Breaks, PLENTY, Told, World, rush, users};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_of_a_declared_sale_gets_its_row() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 3, 2).await;
+    world.open(&ledger, &sale).await;
+
+    let guest = users(1)[0];
+    let answer = world.claim_for_sure(&api.url, &sale, guest).await;
+    let Answer::Yes(claim) = answer else {
+        panic!("{answer:?}");
+    };
+    eventually(PLENTY, async || {
+        world
+            .status(claim)
+            .await
+            .is_some_and(|status| status == "ACCEPTED")
+    })
+    .await;
+    let mut told = Told::default();
+    told.hear(guest, answer);
+    world.check(&ledger, &sale, &told).await;
+    let books = world.books(&ledger, sale.uid).await.unwrap();
+    assert_eq!(
+        (books.gate, books.stock.claimed.0, books.epoch.0),
+        (GateState::Open, 1, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_killed_during_a_rush_loses_nothing() {
+    let world = Arc::new(World::start().await);
+    let (mut ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::CouponCampaign, 300, 3).await;
+    world.open(&ledger, &sale).await;
+    let rush = rush(&world, &api, &sale, users(900));
+    for rows in [20, 120] {
+        world
+            .until_recorded(sale.uid, |recorded| recorded >= rows)
+            .await;
+        ledger.kill();
+        ledger = world.ledger().await;
+    }
+    let told = rush.await.unwrap();
+    assert_eq!((told.yes.len(), told.sold_out), (300, true));
+    world.check(&ledger, &sale, &told).await;
+    assert_eq!(ledger.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_during_a_rush_loses_no_yes() {
+    let world = Arc::new(
+        World::breaking(Breaks {
+            kafka: true,
+            ..Breaks::default()
+        })
+        .await,
+    );
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 300, 3).await;
+    world.open(&ledger, &sale).await;
+    let rush = rush(&world, &api, &sale, users(600));
+    world
+        .until_recorded(sale.uid, |recorded| recorded >= 20)
+        .await;
+    world.kafka.kill().await.unwrap();
+    eventually(PLENTY, async || ledger.is_ready(&world).await.is_err()).await;
+    world.kafka.resume().await.unwrap();
+    let told = rush.await.unwrap();
+    ledger.ready(&world).await;
+    world.check(&ledger, &sale, &told).await;
+    assert!(told.yes.len() >= 300 && told.sold_out, "{}", told.yes.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_restarted_during_a_rush_holds_up_the_ledger_and_nothing_else() {
+    let world = Arc::new(
+        World::breaking(Breaks {
+            postgres: true,
+            ..Breaks::default()
+        })
+        .await,
+    );
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 300, 3).await;
+    world.open(&ledger, &sale).await;
+    let rush = rush(&world, &api, &sale, users(600));
+    world
+        .until_recorded(sale.uid, |recorded| recorded >= 20)
+        .await;
+    world.postgres.stop().await.unwrap();
+    eventually(PLENTY, async || ledger.is_ready(&world).await.is_err()).await;
+    // Guests don't notice.
+    let told = rush.await.unwrap();
+    assert_eq!((told.yes.len(), told.sold_out), (300, true));
+    world.postgres.resume().await.unwrap();
+    ledger.ready(&world).await;
+    world.check(&ledger, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_record_of_the_sale_is_passed_over() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+    world.open(&ledger, &sale).await;
+    let producer = world.producer();
+    let stranger = Record {
+        sale: SaleUid(Uuid::new_v4()),
+        event: SaleEvent::Fence(sale_stock::Epoch(9)),
+    };
+    producer
+        .append(&sale.topic, Partition(0), &stranger)
+        .await
+        .unwrap();
+    for garbage in [&b""[..], b"{", b"\xff\xfe", br#"{"v":1,"sale":"x"}"#] {
+        producer
+            .send(&sale.topic, Partition(0), garbage, None, |_| {})
+            .unwrap();
+    }
+    let impossible = ClaimTaken {
+        user: users(1)[0],
+        claim: ClaimId::generate(),
+        sequence: sale_stock::Sequence(u64::MAX),
+        slot: sale_stock::Slot(200),
+        key: KeyHash::NONE,
+        at: sale_stock::UnixMillis(i64::MAX),
+    };
+    let event = SaleEvent::Claims {
+        epoch: sale_stock::Epoch(1),
+        claims: vec![impossible],
+    };
+    producer
+        .append(
+            &sale.topic,
+            Partition(0),
+            &Record {
+                sale: sale.uid,
+                event,
+            },
+        )
+        .await
+        .unwrap();
+
+    let guest = users(1)[0];
+    let mut told = Told::default();
+    told.hear(guest, world.claim_for_sure(&api.url, &sale, guest).await);
+    assert_eq!(told.yes.len(), 1);
+    world.check(&ledger, &sale, &told).await;
+    let skipped = async |reason: &str| {
+        ledger
+            .metric(
+                &world,
+                &format!("quokka_ledger_records_skipped_total{{reason=\"{reason}\"}}"),
+            )
+            .await
+    };
+    assert_eq!(
+        (skipped("garbage").await, skipped("foreign").await),
+        (Some(5.0), Some(1.0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_committed_and_not_marked_is_marked_by_the_settling() {
+    let world = World::start().await;
+    let (mut ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 5, 2).await;
+    world.open(&ledger, &sale).await;
+    ledger.kill();
+    let mut told = Told::default();
+    for guest in users(4) {
+        told.hear(guest, world.claim_for_sure(&api.url, &sale, guest).await);
+    }
+    // The ledger goes on without Redis; when it comes back, nobody remembers what to mark.
+    world.redis.freeze().unwrap();
+    let ledger = world.ledger().await;
+    world.until_recorded(sale.uid, |rows| rows == 4).await;
+    eventually(PLENTY, async || {
+        ledger
+            .metric(&world, "quokka_ledger_effects_lost_total")
+            .await
+            .is_some_and(|lost| lost >= 1.0)
+    })
+    .await;
+    world.redis.thaw().unwrap();
+    world.check(&ledger, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_append_never_came_is_voided_and_its_late_record_dropped() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 1, 2).await;
+    world.open(&ledger, &sale).await;
+    // As a process that is killed between the script call and the append leaves it.
+    let (lost, next) = (users(1)[0], users(1)[0]);
+    let request = ClaimRequest {
+        user: lost,
+        claim: ClaimId::generate(),
+        key: KeyHash::NONE,
+    };
+    let ClaimReply::Open(reply) = world.stock.claim(sale.uid, &[request]).await.unwrap() else {
+        panic!("not open");
+    };
+    let Outcome::Taken { slot, sequence } = reply.outcomes[0] else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(world.claim(&api.url, &sale, next).await, Answer::SoldOut);
+
+    let mut told = Told::default();
+    let answer = eventually(PLENTY, async || {
+        match world.claim(&api.url, &sale, next).await {
+            answer @ Answer::Yes(_) => Some(answer),
+            _ => None,
+        }
+    })
+    .await;
+    told.hear(next, answer);
+
+    let late = ClaimTaken {
+        user: lost,
+        claim: request.claim,
+        sequence,
+        slot,
+        key: request.key,
+        at: reply.now,
+    };
+    let event = SaleEvent::Claims {
+        epoch: reply.epoch,
+        claims: vec![late],
+    };
+    let partition = partition_of(lost, reply.partitions);
+    world
+        .producer()
+        .append(
+            &sale.topic,
+            partition,
+            &Record {
+                sale: sale.uid,
+                event,
+            },
+        )
+        .await
+        .unwrap();
+    world.check(&ledger, &sale, &told).await;
+    assert_eq!(world.status(request.claim).await, None);
+    let dropped = format!(
+        "quokka_ledger_claims_dropped_total{{reason=\"void\",sale=\"{}\"}}",
+        sale.name
+    );
+    eventually(PLENTY, async || {
+        ledger.metric(&world, &dropped).await == Some(1.0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ledgers_share_the_logs_and_one_of_them_ends_in_good_order() {
+    let world = Arc::new(World::start().await);
+    let (mut one, two, api) = (
+        world.ledger().await,
+        world.ledger().await,
+        world.api().await,
+    );
+    let sale = world.definition(SaleKind::TimeSale, 200, 4).await;
+    world.open(&one, &sale).await;
+    let rush = rush(&world, &api, &sale, users(400));
+    world.until_recorded(sale.uid, |rows| rows >= 20).await;
+    let other = world.definition(SaleKind::CouponCampaign, 5, 4).await;
+    world.open(&two, &other).await;
+    assert_eq!(one.terminate().await, Some(0));
+    let told = rush.await.unwrap();
+    assert_eq!((told.yes.len(), told.sold_out), (200, true));
+    world.check(&two, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_changes_closes_and_removes_a_sale() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let mut sale = world.definition(SaleKind::TimeSale, 10, 2).await;
+    world.open(&ledger, &sale).await;
+    let mut told = Told::default();
+    for guest in users(4) {
+        told.hear(guest, world.claim_for_sure(&api.url, &sale, guest).await);
+    }
+
+    let mut twin = world.definition(SaleKind::CouponCampaign, 1, 1).await;
+    twin.name.clone_from(&sale.name);
+    let (status, body) = world.put(&ledger, &twin).await;
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (StatusCode::CONFLICT, Some("NAME_TAKEN"))
+    );
+
+    (sale.generation, sale.stock) = (2, Stock(3));
+    let (status, body) = world.put(&ledger, &sale).await;
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (StatusCode::CONFLICT, Some("STOCK_BELOW_CLAIMED"))
+    );
+    for stock in [4, 6] {
+        (sale.generation, sale.stock) = (sale.generation + 1, Stock(stock));
+        let (status, body) = world.put(&ledger, &sale).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        eventually(PLENTY, async || {
+            let gate = world.stock.snapshot(sale.uid).await.ok()?.gate?;
+            (gate.terms.stock == Stock(stock)).then_some(())
+        })
+        .await;
+    }
+    // An old definition changes nothing.
+    let mut old = sale.clone();
+    (old.generation, old.stock) = (1, Stock(50));
+    let (status, body) = world.put(&ledger, &old).await;
+    assert_eq!(
+        (status, body["stock"]["total"].as_u64()),
+        (StatusCode::OK, Some(6))
+    );
+    world.check(&ledger, &sale, &told).await;
+
+    let remove = async || {
+        let url = format!("{}/internal/v1/sales/{}", ledger.url, sale.uid);
+        world.http.delete(url).send().await.unwrap().status()
+    };
+    assert_eq!(remove().await, StatusCode::CONFLICT);
+    assert_eq!(
+        world.post(&ledger, sale.uid, "close").await,
+        StatusCode::ACCEPTED
+    );
+    eventually(PLENTY, async || {
+        let books = world.books(&ledger, sale.uid).await?;
+        if books.drained {
+            Ok(())
+        } else {
+            Err(format!("{books:?}"))
+        }
+    })
+    .await;
+    eventually(PLENTY, async || {
+        world.claim(&api.url, &sale, users(1)[0]).await == Answer::Ended
+    })
+    .await;
+    assert_eq!(
+        (remove().await, remove().await),
+        (StatusCode::NO_CONTENT, StatusCode::NO_CONTENT)
+    );
+    assert!(world.entries(sale.uid).await.is_empty());
+    // The name is free, and what was claimed stays claimed.
+    let mut again = world.definition(SaleKind::CouponCampaign, 1, 1).await;
+    again.name.clone_from(&sale.name);
+    assert_eq!(world.put(&ledger, &again).await.0, StatusCode::OK);
+    for (_, claim) in &told.yes {
+        assert_eq!(world.status(*claim).await.as_deref(), Some("ACCEPTED"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_can_not_work_is_refused_with_every_mistake() {
+    let world = World::start().await;
+    let ledger = world.ledger().await;
+    let mut sale = world.definition(SaleKind::TimeSale, 1, 1).await;
+    (sale.per_user_limit, sale.stock, sale.claim_ttl_ms) = (11, Stock(0), None);
+    let (status, body) = world.put(&ledger, &sale).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let places: Vec<&str> = body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|error| error["pointer"].as_str())
+        .collect();
+    assert_eq!(
+        places,
+        ["#/stock", "#/perUserLimit", "#/claimTtlMs"],
+        "{body}"
+    );
+    assert_eq!(
+        world.post(&ledger, sale.uid, "recoveries").await,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        world.post(&ledger, sale.uid, "close").await,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_everything_away_at_the_start_the_ledger_waits_and_works() {
+    let world = World::breaking(Breaks {
+        kafka: true,
+        postgres: true,
+    })
+    .await;
+    let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+    world.redis.kill().await.unwrap();
+    world.kafka.kill().await.unwrap();
+    world.postgres.stop().await.unwrap();
+    let ledger = world.role("ledger", &[]);
+    eventually(PLENTY, async || {
+        let alive = world
+            .http
+            .get(format!("{}/livez", ledger.ops))
+            .send()
+            .await
+            .ok()?;
+        alive.status().is_success().then_some(())
+    })
+    .await;
+    let said = ledger.is_ready(&world).await.unwrap_err();
+    assert!(
+        said.contains("postgres") && said.contains("kafka"),
+        "{said}"
+    );
+    world.postgres.resume().await.unwrap();
+    world.kafka.resume().await.unwrap();
+    ledger.ready(&world).await;
+    let (status, body) = world.put(&ledger, &sale).await;
+    assert_eq!(
+        (status, body["gate"].as_str()),
+        (StatusCode::OK, Some("UNREACHABLE"))
+    );
+    world.redis.resume().await.unwrap();
+    world.until_open(sale.uid).await;
+    let entries = world.entries(sale.uid).await;
+    assert!(
+        entries
+            .iter()
+            .all(|(_, entry)| entry.mark == Mark::Recorded),
+        "{entries:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_made_anew_is_read_from_its_beginning() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 40, 1).await;
+    world.open(&ledger, &sale).await;
+    let mut told = Told::default();
+    for guest in users(10) {
+        told.hear(guest, world.claim_for_sure(&api.url, &sale, guest).await);
+    }
+    world.check(&ledger, &sale, &told).await;
+    // Everything of the old log was read. The offsets of the new one begin below what was read.
+    world.delete_topic(&sale.topic).await;
+    world.create_topic(&sale.topic, 1).await;
+    for guest in users(5) {
+        told.hear(guest, world.claim_for_sure(&api.url, &sale, guest).await);
+    }
+    assert_eq!(told.yes.len(), 15);
+    world.until_recorded(sale.uid, |rows| rows == 15).await;
+    world.check(&ledger, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_whose_topic_is_gone_can_be_closed() {
+    let world = World::start().await;
+    let ledger = world.ledger().await;
+    let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+    world.open(&ledger, &sale).await;
+    world.delete_topic(&sale.topic).await;
+    assert_eq!(
+        world.post(&ledger, sale.uid, "close").await,
+        StatusCode::ACCEPTED
+    );
+    eventually(PLENTY, async || {
+        let books = world.books(&ledger, sale.uid).await?;
+        if books.drained {
+            Ok(())
+        } else {
+            Err(format!("{books:?}\n{}", ledger.tail()))
+        }
+    })
+    .await;
+}

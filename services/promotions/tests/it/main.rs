@@ -1,0 +1,10 @@
+//! Promotions on real servers.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod claims;
+mod expiry;
+mod faults;
+mod ledger;
+mod platform;
+mod recovery;
+mod world;

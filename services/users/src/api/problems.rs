@@ -1,0 +1,83 @@
+//! The problems that this service's routes answer, and which failure is which.
+
+use chassis::problem::{Code, Problem, common};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::hashing::HashingError;
+use crate::identity::IdentityError;
+use crate::metrics::{HASHING_REFUSED, SIGN_INS_SLOWED};
+
+/// Another account has the address.
+pub(crate) const EMAIL_TAKEN: Code = Code::new(
+    "EMAIL_TAKEN",
+    StatusCode::CONFLICT,
+    "The e-mail address is taken",
+);
+/// No account has this address and password; which of the two is wrong is not told.
+pub(crate) const INVALID_CREDENTIALS: Code = Code::new(
+    "INVALID_CREDENTIALS",
+    StatusCode::UNAUTHORIZED,
+    "The e-mail address or the password is wrong",
+);
+/// A refresh token that is unknown, used or over; which is not told.
+pub(crate) const INVALID_REFRESH_TOKEN: Code = Code::new(
+    "INVALID_REFRESH_TOKEN",
+    StatusCode::UNAUTHORIZED,
+    "The refresh token is not valid",
+);
+/// Too many wrong passwords for the account, or from the guest's network.
+pub(crate) const TOO_MANY_WRONG_PASSWORDS: Code = Code::new(
+    "TOO_MANY_WRONG_PASSWORDS",
+    StatusCode::TOO_MANY_REQUESTS,
+    "Too many wrong passwords",
+);
+/// More people sign up and in at once than passwords can be hashed for.
+pub(crate) const OVERLOADED: Code = Code::new(
+    "OVERLOADED",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "Too many requests at once",
+);
+
+impl From<IdentityError> for Problem {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::EmailTaken => {
+                EMAIL_TAKEN.problem("an account with this e-mail address exists")
+            }
+            IdentityError::WrongCredentials => {
+                challenged(INVALID_CREDENTIALS, "sign up first, or check both")
+            }
+            IdentityError::NotRefreshable => challenged(INVALID_REFRESH_TOKEN, "sign in again"),
+            IdentityError::NoAccount => challenged(
+                common::UNAUTHENTICATED,
+                "the token's account does not exist",
+            ),
+            IdentityError::TooManyWrong(wait) => {
+                SIGN_INS_SLOWED.inc();
+                let seconds = u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+                TOO_MANY_WRONG_PASSWORDS
+                    .problem("wait before the next try")
+                    .retry_after(seconds)
+            }
+            IdentityError::Hashing(HashingError::Overloaded) => {
+                HASHING_REFUSED.inc();
+                OVERLOADED
+                    .problem("too many people sign up or in right now")
+                    .retry_after(1)
+            }
+            IdentityError::Store(error) if chassis::postgres::is_unavailable(&error.source) => {
+                tracing::warn!(%error, "the database is not there");
+                Problem::unavailable("accounts can't be read or written right now")
+            }
+            error @ (IdentityError::Hashing(_)
+            | IdentityError::Store(_)
+            | IdentityError::Key(_)) => Problem::internal(error),
+        }
+    }
+}
+
+/// RFC 9110 wants a challenge with every 401.
+fn challenged(code: Code, detail: &'static str) -> Problem {
+    code.problem(detail)
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
