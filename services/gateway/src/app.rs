@@ -44,7 +44,10 @@ async fn start(config: Config) -> anyhow::Result<()> {
             &readiness,
             &shutdown,
         ),
-        admission: Admission::new(config.limits.in_flight_max),
+        admission: Admission::new(
+            config.limits.in_flight_max,
+            config.limits.body_bytes_held_max,
+        ),
         limits: config.limits,
         trusted_proxies: config.trusted_proxies,
         draining: shutdown.draining(),

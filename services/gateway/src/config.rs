@@ -11,7 +11,8 @@ use url::Url;
 
 use crate::{
     forwarded::TrustedProxies,
-    head::{FIELDS_MAX, HeadLimits},
+    head::{self, HeadLimits},
+    proxy::BODY_BYTES_MAX,
     upstreams::Service,
 };
 
@@ -49,25 +50,28 @@ pub(crate) enum Discovery {
 /// What is asked of connections and requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// `QUOKKA_GATEWAY_HEADER_BYTES_MAX` (16384) and `QUOKKA_GATEWAY_HEADER_FIELDS_MAX` (100, at most 256).
+    /// `QUOKKA_GATEWAY_HEADER_BYTES_MAX` (16384, at most 262144) and `QUOKKA_GATEWAY_HEADER_FIELDS_MAX` (96, which is
+    /// also the most).
     pub(crate) head: HeadLimits,
-    /// `QUOKKA_GATEWAY_BODY_BYTES_MAX` (65536).
-    pub(crate) body_bytes_max: u64,
+    /// `QUOKKA_GATEWAY_BODY_BYTES_MAX` (65536, which is also the most).
+    pub(crate) body_bytes_max: usize,
+    /// `QUOKKA_GATEWAY_BODY_BYTES_HELD_MAX` (33554432): of all bodies that are in memory at the same time.
+    pub(crate) body_bytes_held_max: usize,
     /// `QUOKKA_GATEWAY_CONNECTIONS_MAX` (10000): open at the same time.
     pub(crate) connections_max: usize,
     /// `QUOKKA_GATEWAY_IN_FLIGHT_MAX` (2048): requests being worked on at the same time.
     pub(crate) in_flight_max: usize,
     /// `QUOKKA_GATEWAY_REQUEST_TIMEOUT` (15s): from a request's head to the end of its answer.
     pub(crate) request_timeout: Duration,
-    /// `QUOKKA_GATEWAY_CLIENT_TIMEOUT` (10s): for a client to send a whole head, to send more of a body, or to take
-    /// more of an answer.
+    /// `QUOKKA_GATEWAY_CLIENT_TIMEOUT` (10s): for a client to send a whole head, to send a whole body, or to take more
+    /// of an answer.
     pub(crate) client_timeout: Duration,
     /// `QUOKKA_GATEWAY_IDLE_TIMEOUT` (60s): how long a connection may be open without a request.
     pub(crate) idle_timeout: Duration,
     /// `QUOKKA_GATEWAY_CONNECT_TIMEOUT` (1s): to reach an endpoint.
     pub(crate) connect_timeout: Duration,
-    /// `QUOKKA_GATEWAY_DRAIN` (3s, at most half of the grace period): how long new requests are still taken after
-    /// SIGTERM, while those who send them learn of it.
+    /// `QUOKKA_GATEWAY_DRAIN` (3s): how long new requests are still taken after SIGTERM, while those who send them
+    /// learn of it. The last of them has the request timeout besides, and the grace period has to cover both.
     pub(crate) drain: Duration,
 }
 
@@ -81,7 +85,7 @@ impl Config {
                 "QUOKKA_HTTP_ADDR",
                 SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             ),
-            jwks_url: env.required("QUOKKA_JWKS_URL"),
+            jwks_url: jwks_url(&mut env),
             jwt_issuer: env.or("QUOKKA_JWT_ISSUER", "quokka".to_owned()),
             threads: positive(&mut env, "QUOKKA_GATEWAY_THREADS", cores()),
             discovery: discovery(&mut env),
@@ -99,26 +103,57 @@ fn cores() -> usize {
 }
 
 fn limits(env: &mut Env, grace: Duration) -> Limits {
+    const HEADER_BYTES: &str = "QUOKKA_GATEWAY_HEADER_BYTES_MAX";
     const FIELDS: &str = "QUOKKA_GATEWAY_HEADER_FIELDS_MAX";
-    let fields_max = positive(env, FIELDS, 100);
-    if fields_max > FIELDS_MAX {
-        env.mistake(FIELDS, format!("is too large: give at most {FIELDS_MAX}"));
-    }
+    const BODY_BYTES: &str = "QUOKKA_GATEWAY_BODY_BYTES_MAX";
+    const HELD_BYTES: &str = "QUOKKA_GATEWAY_BODY_BYTES_HELD_MAX";
     let seconds = Duration::from_secs;
-    Limits {
+    let limits = Limits {
         head: HeadLimits {
-            bytes_max: positive(env, "QUOKKA_GATEWAY_HEADER_BYTES_MAX", 16 * 1024),
-            fields_max,
+            bytes_max: up_to(env, HEADER_BYTES, 16 * 1024, head::BYTES_MAX),
+            fields_max: up_to(env, FIELDS, head::FIELDS_MAX, head::FIELDS_MAX),
         },
-        body_bytes_max: env.or("QUOKKA_GATEWAY_BODY_BYTES_MAX", 64 * 1024),
+        body_bytes_max: up_to(env, BODY_BYTES, BODY_BYTES_MAX, BODY_BYTES_MAX),
+        body_bytes_held_max: positive(env, HELD_BYTES, 32 * 1024 * 1024),
         connections_max: positive(env, "QUOKKA_GATEWAY_CONNECTIONS_MAX", 10_000),
         in_flight_max: positive(env, "QUOKKA_GATEWAY_IN_FLIGHT_MAX", 2_048),
         request_timeout: some_time(env, "QUOKKA_GATEWAY_REQUEST_TIMEOUT", seconds(15)),
         client_timeout: some_time(env, "QUOKKA_GATEWAY_CLIENT_TIMEOUT", seconds(10)),
         idle_timeout: some_time(env, "QUOKKA_GATEWAY_IDLE_TIMEOUT", seconds(60)),
         connect_timeout: some_time(env, "QUOKKA_GATEWAY_CONNECT_TIMEOUT", seconds(1)),
-        drain: env.or("QUOKKA_GATEWAY_DRAIN", seconds(3)).min(grace / 2),
+        drain: env.or("QUOKKA_GATEWAY_DRAIN", seconds(3)),
+    };
+    if limits.body_bytes_held_max < limits.body_bytes_max {
+        env.mistake(
+            HELD_BYTES,
+            format!("is less than one body may have: see {BODY_BYTES}"),
+        );
     }
+    if limits.drain.saturating_add(limits.request_timeout) > grace {
+        env.mistake(
+            "QUOKKA_SHUTDOWN_GRACE",
+            "is too short to finish what is in flight: give at least QUOKKA_GATEWAY_DRAIN and \
+             QUOKKA_GATEWAY_REQUEST_TIMEOUT together",
+        );
+    }
+    limits
+}
+
+fn jwks_url(env: &mut Env) -> Url {
+    const NAME: &str = "QUOKKA_JWKS_URL";
+    let url: Url = env.required(NAME);
+    if !matches!(url.scheme(), "http" | "https") {
+        env.mistake(NAME, "has a wrong scheme: give http:// or https://");
+    }
+    url
+}
+
+fn up_to(env: &mut Env, name: &str, default: usize, max: usize) -> usize {
+    let value = positive(env, name, default);
+    if value > max {
+        env.mistake(name, format!("is too large: give at most {max}"));
+    }
+    value
 }
 
 fn positive(env: &mut Env, name: &str, default: usize) -> usize {
@@ -213,7 +248,10 @@ mod tests {
                 "quokka-users=127.0.0.1:1, quokka-stays=127.0.0.1:2, quokka-users=here",
             ),
             ("QUOKKA_GATEWAY_THREADS", "0"),
-            ("QUOKKA_GATEWAY_HEADER_FIELDS_MAX", "257"),
+            ("QUOKKA_GATEWAY_HEADER_BYTES_MAX", "262145"),
+            ("QUOKKA_GATEWAY_HEADER_FIELDS_MAX", "97"),
+            ("QUOKKA_GATEWAY_BODY_BYTES_MAX", "65537"),
+            ("QUOKKA_GATEWAY_BODY_BYTES_HELD_MAX", "65536"),
             ("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "0s"),
             ("QUOKKA_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8,ten"),
         ])
@@ -226,6 +264,9 @@ mod tests {
         assert_eq!(
             names,
             [
+                "QUOKKA_GATEWAY_BODY_BYTES_HELD_MAX",
+                "QUOKKA_GATEWAY_BODY_BYTES_MAX",
+                "QUOKKA_GATEWAY_HEADER_BYTES_MAX",
                 "QUOKKA_GATEWAY_HEADER_FIELDS_MAX",
                 "QUOKKA_GATEWAY_REQUEST_TIMEOUT",
                 "QUOKKA_GATEWAY_THREADS",
@@ -254,9 +295,32 @@ mod tests {
         assert_eq!(counts, [("quokka-users", 1), ("quokka-promotions", 2)]);
     }
 
+    fn mistaken(pairs: &[(&str, &str)]) -> Vec<String> {
+        let mistakes = read(pairs).unwrap_err();
+        mistakes
+            .iter()
+            .map(|mistake| mistake.setting.clone())
+            .collect()
+    }
+
     #[test]
-    fn draining_leaves_time_to_finish() {
-        let config = read(&[JWKS, ("QUOKKA_SHUTDOWN_GRACE", "2s")]).unwrap();
+    fn the_grace_period_is_long_enough_for_draining_and_for_the_last_request() {
+        const DRAIN: &str = "QUOKKA_GATEWAY_DRAIN";
+        const GRACE: &str = "QUOKKA_SHUTDOWN_GRACE";
+        assert_eq!(mistaken(&[JWKS, (GRACE, "17s")]), [GRACE]);
+        assert_eq!(mistaken(&[JWKS, (DRAIN, "6s")]), [GRACE]);
+        let config = read(&[JWKS, (GRACE, "18s")]).unwrap();
+        assert_eq!(config.limits.drain, Duration::from_secs(3));
+        let quick = ("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "500ms");
+        let config = read(&[JWKS, quick, (DRAIN, "1s"), (GRACE, "1500ms")]).unwrap();
         assert_eq!(config.limits.drain, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn keys_come_by_http_and_a_body_has_some_bytes() {
+        let jwks = ("QUOKKA_JWKS_URL", "redis://quokka-users/jwks.json");
+        assert_eq!(mistaken(&[jwks]), ["QUOKKA_JWKS_URL"]);
+        let body_bytes = ("QUOKKA_GATEWAY_BODY_BYTES_MAX", "0");
+        assert_eq!(mistaken(&[JWKS, body_bytes]), [body_bytes.0]);
     }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, header};
 use ipnet::IpNet;
-use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType, http::RequestHeader};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -52,13 +52,15 @@ impl TrustedProxies {
     }
 }
 
-/// Takes away what clients may not say and says what the gateway saw. `peer` is who opened the connection.
+/// Takes away what clients may not say and says what the gateway saw. `peer` is who opened the connection; where nobody
+/// knows, the request must not be passed on, since what it says about itself would be believed.
 pub(crate) fn rewrite(
     request: &mut RequestHeader,
-    peer: IpAddr,
+    peer: Option<IpAddr>,
     trusted: &TrustedProxies,
 ) -> pingora::Result<()> {
-    let peer = peer.to_canonical();
+    let unknown = || Error::explain(ErrorType::InternalError, "the client's address is unknown");
+    let peer = peer.ok_or_else(unknown)?.to_canonical();
     let internal: Vec<HeaderName> = request
         .headers
         .keys()
@@ -124,7 +126,7 @@ mod tests {
         }
         rewrite(
             &mut request,
-            PEER,
+            Some(PEER),
             &TrustedProxies::parse(&trusted).unwrap(),
         )
         .unwrap();
@@ -186,6 +188,12 @@ mod tests {
             ),
             ["http"]
         );
+    }
+
+    #[test]
+    fn a_request_from_nobody_is_not_passed_on() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        assert!(rewrite(&mut request, None, &TrustedProxies::default()).is_err());
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use http::uri::{Authority, PathAndQuery};
 
+use crate::framing::Framing;
+
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
@@ -14,8 +16,20 @@ pub(crate) struct HeadLimits {
     pub(crate) fields_max: usize,
 }
 
-/// The largest `fields_max`: what the proxy library can hold.
-pub(crate) const FIELDS_MAX: usize = 256;
+/// A head that is whole and good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Whole {
+    /// Its bytes.
+    pub(crate) length: usize,
+    /// How its body ends.
+    pub(crate) body: Framing,
+}
+
+/// The largest `fields_max`: hyper, which services are made of, takes 100, and the gateway adds up to 4 that say who
+/// the client is and which trace it belongs to.
+pub(crate) const FIELDS_MAX: usize = 96;
+/// The largest `bytes_max`: well under what hyper takes, about 400 KiB, for what the gateway adds.
+pub(crate) const BYTES_MAX: usize = 256 * 1024;
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +44,15 @@ pub(crate) enum Fault {
     Method,
 }
 
-/// Reads the head at the start of `bytes`: its length when it is whole and good, `None` when more has to come.
-pub(crate) fn check(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, Fault> {
+/// Reads the head at the start of `bytes`: `None` when more has to come.
+pub(crate) fn check(bytes: &[u8], limits: HeadLimits) -> Result<Option<Whole>, Fault> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields[..limits.fields_max.min(FIELDS_MAX)]);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length > limits.bytes_max => Err(Fault::TooLarge),
-        Ok(httparse::Status::Complete(length)) => validate(&request).map(|()| Some(length)),
+        Ok(httparse::Status::Complete(length)) => {
+            validate(&request).map(|body| Some(Whole { length, body }))
+        }
         Ok(httparse::Status::Partial) if bytes.len() >= limits.bytes_max => Err(Fault::TooLarge),
         Ok(httparse::Status::Partial) => Ok(None),
         Err(httparse::Error::TooManyHeaders) => Err(Fault::TooManyFields),
@@ -57,7 +73,7 @@ pub(crate) fn may_be_whole(bytes: &[u8], from: usize) -> bool {
         || bytes[start..].windows(3).any(|triple| triple == b"\n\r\n")
 }
 
-fn validate(request: &httparse::Request<'_, '_>) -> Result<(), Fault> {
+fn validate(request: &httparse::Request<'_, '_>) -> Result<Framing, Fault> {
     let http_10 = request.version == Some(0);
     let method = request.method.unwrap_or_default();
     // CONNECT and TRACE speak to the proxy itself; neither has a use here and both have been used against proxies.
@@ -107,7 +123,7 @@ fn check_target(target: &str, host: Option<&[u8]>) -> Result<(), Fault> {
 }
 
 /// A body has one length, said in one way.
-fn check_framing(request: &httparse::Request<'_, '_>, http_10: bool) -> Result<(), Fault> {
+fn check_framing(request: &httparse::Request<'_, '_>, http_10: bool) -> Result<Framing, Fault> {
     let length = only_one(
         request,
         "content-length",
@@ -118,24 +134,27 @@ fn check_framing(request: &httparse::Request<'_, '_>, http_10: bool) -> Result<(
         "transfer-encoding",
         "there is more than one Transfer-Encoding",
     )?;
-    if let Some(length) = length {
-        let digits =
-            !length.is_empty() && length.len() <= 18 && length.iter().all(u8::is_ascii_digit);
-        if !digits {
-            return Err(Fault::Malformed("Content-Length is not a number"));
-        }
-    }
+    let body_bytes = length.map_or(Ok(0), body_bytes)?;
     match coding {
-        None => Ok(()),
+        None => Ok(Framing::Length(body_bytes)),
         Some(_) if length.is_some() => Err(Fault::Malformed(
             "both Content-Length and Transfer-Encoding are there",
         )),
         Some(_) if http_10 => Err(Fault::Malformed("HTTP/1.0 has no Transfer-Encoding")),
-        Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::CHUNKED),
         Some(_) => Err(Fault::Malformed(
             "only the transfer coding chunked is read here",
         )),
     }
+}
+
+fn body_bytes(length: &[u8]) -> Result<u64, Fault> {
+    const NOT_A_NUMBER: Fault = Fault::Malformed("Content-Length is not a number");
+    if length.len() > 18 || !length.iter().all(u8::is_ascii_digit) {
+        return Err(NOT_A_NUMBER);
+    }
+    let digits = std::str::from_utf8(length).map_err(|_| NOT_A_NUMBER)?;
+    digits.parse().map_err(|_| NOT_A_NUMBER)
 }
 
 fn only_one<'a>(
@@ -169,7 +188,11 @@ mod tests {
         fields_max: 8,
     };
 
-    fn head(lines: &[&str]) -> Result<Option<usize>, Fault> {
+    fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        Ok(check(bytes, LIMITS)?.map(|head| head.length))
+    }
+
+    fn head(lines: &[&str]) -> Result<Option<Whole>, Fault> {
         check(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes(), LIMITS)
     }
 
@@ -180,8 +203,20 @@ mod tests {
     #[test]
     fn a_plain_request_passes_and_its_length_excludes_the_body() {
         let request = b"POST /v1/users?x=%20 HTTP/1.1\r\nHost: quokka.example:8080\r\nContent-Length: 2\r\n\r\n{}";
-        assert_eq!(check(request, LIMITS), Ok(Some(request.len() - 2)));
-        assert_eq!(check(&request[..40], LIMITS), Ok(None));
+        assert_eq!(length(request), Ok(Some(request.len() - 2)));
+        assert_eq!(length(&request[..40]), Ok(None));
+    }
+
+    #[test]
+    fn how_the_body_ends_is_told() {
+        for (field, body) in [
+            ("A: b", Framing::WHOLE),
+            ("Content-Length: 007", Framing::Length(7)),
+            ("Transfer-Encoding: Chunked", Framing::CHUNKED),
+        ] {
+            let whole = head(&["POST / HTTP/1.1", "Host: a", field]).unwrap();
+            assert_eq!(whole.unwrap().body, body, "{field}");
+        }
     }
 
     #[test]
@@ -226,6 +261,7 @@ mod tests {
                 "Content-Length: 1",
             ],
             &["POST / HTTP/1.1", "Host: a", "Content-Length: 1, 1"],
+            &["POST / HTTP/1.1", "Host: a", "Content-Length:"],
             &["POST / HTTP/1.1", "Host: a", "Content-Length: +1"],
             &[
                 "POST / HTTP/1.1",
@@ -310,7 +346,7 @@ mod tests {
             let cut = cut.min(whole.len() - 1);
             prop_assert!(!may_be_whole(&whole.as_bytes()[..cut], 0));
             prop_assert!(may_be_whole(whole.as_bytes(), cut));
-            prop_assert_eq!(check(whole.as_bytes(), LIMITS), Ok(Some(whole.len())));
+            prop_assert_eq!(length(whole.as_bytes()), Ok(Some(whole.len())));
         }
 
         /// What passes is read by the proxy library without complaint, so that its own bare answers are never seen.

@@ -1,40 +1,36 @@
 //! Takes connections, reads the head of each request, and hands the rest to the proxy.
 //!
-//! The proxy library only ever sees heads that [`crate::head`] found good. A connection may be without a request for
-//! the idle timeout; once a head has begun it must be whole within the client timeout, however slowly it drips.
+//! The proxy library only ever sees heads that [`crate::head`] found good, one at a time. A connection may be without a
+//! request for the idle timeout; once a head has begun it must be whole within the client timeout, however slowly it
+//! drips.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use chassis::{http as measure, problem::Problem, telemetry::TraceContext};
-use pingora::{
-    apps::HttpServerApp as _,
-    protocols::{Stream, http::ServerSession},
-    proxy::HttpProxy,
-};
+use pingora::{apps::HttpServerApp as _, protocols::http::ServerSession, proxy::HttpProxy};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, error::Elapsed, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Limits,
     connection::Connection,
-    head, metrics,
+    head::{self, Whole},
+    metrics,
     proxy::{Client, Gateway},
     refusal,
 };
-
-/// What a head is read into at first; most are smaller.
-const HEAD_BYTES_USUAL: usize = 2 * 1024;
 
 /// How long a client may take to read the answer to a head that was refused, and to end the connection.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much it may still send meanwhile.
 const LAST_WORDS_UNREAD_BYTES_MAX: usize = 256 * 1024;
+/// Connections that have no place but are still told so, at the same time; any more just end.
+const TOLD_MAX: usize = 64;
 
 /// After an accept that failed for want of descriptors or memory, a moment for others to give some back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +40,7 @@ pub(crate) struct Listener {
     proxy: Arc<HttpProxy<Gateway>>,
     limits: Limits,
     places: Arc<Semaphore>,
+    told: Arc<Semaphore>,
     /// The process is on its way out: connections end after the request they are at.
     draining: CancellationToken,
     /// Nothing new is taken: connections without a request end at once.
@@ -52,7 +49,7 @@ pub(crate) struct Listener {
 
 /// What became of the wait for a head.
 enum Head {
-    Good(BytesMut),
+    Good(Whole),
     Refused(Problem),
     /// Nobody wants anything.
     Gone,
@@ -70,6 +67,7 @@ impl Listener {
             proxy: Arc::new(proxy),
             limits,
             places,
+            told: Arc::new(Semaphore::new(TOLD_MAX)),
             draining,
             closing: CancellationToken::new(),
         })
@@ -115,7 +113,7 @@ impl Listener {
                     Some(place) => {
                         drop(connections.spawn(this.serve(stream, client, shutdown.clone(), place)))
                     }
-                    None => refuse_connection(&stream),
+                    None => this.refuse(stream, connections),
                 }
             }
             Err(error) => {
@@ -136,57 +134,87 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        let mut stream: Stream = Box::new(Connection::new(stream));
+        let mut connection = Box::new(Connection::new(stream));
         loop {
-            let head = match self.read_head(&mut stream).await {
+            let head = match self.read_head(&mut connection).await {
                 Head::Good(head) => head,
-                Head::Refused(problem) => return last_words(stream, problem).await,
+                Head::Refused(problem) => return last_words(*connection, problem).await,
                 Head::Gone => return,
             };
-            let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(head);
+            let begun = connection.begin(head);
+            let mut session = ServerSession::new_http1(connection);
+            session.set_pipelined_prefix(begun);
             session.set_connection_user_context(Some(Box::new(Client(client))));
             session.set_read_timeout(Some(self.limits.client_timeout));
             session.set_write_timeout(Some(self.limits.client_timeout));
             session.set_total_drain_timeout(Some(self.limits.client_timeout));
-            match self.proxy.process_new_http(session, &shutdown).await {
-                Some(reused) => stream = reused.consume().0,
-                None => return,
+            let Some(reused) = self.proxy.process_new_http(session, &shutdown).await else {
+                return;
+            };
+            match reused.consume().0.into_any().downcast::<Connection>() {
+                Ok(same) if same.is_between_requests() => connection = same,
+                _ => return,
             }
         }
     }
 
-    async fn read_head(&self, stream: &mut Stream) -> Head {
-        let mut bytes = BytesMut::with_capacity(HEAD_BYTES_USUAL.min(self.limits.head.bytes_max));
-        let first = tokio::select! {
-            biased;
-            read = timeout(self.limits.idle_timeout, stream.read_buf(&mut bytes)) => read,
-            () = self.closing.cancelled() => return Head::Gone,
+    /// Tells a connection that there is no place for it, if there is room for that.
+    fn refuse(&self, stream: TcpStream, connections: &TaskTracker) {
+        let Ok(room) = Arc::clone(&self.told).try_acquire_owned() else {
+            metrics::refused(refusal::OVERLOADED);
+            return;
         };
-        if !matches!(first, Ok(Ok(1..))) {
+        drop(connections.spawn(async move {
+            last_words(Connection::new(stream), refusal::overloaded()).await;
+            drop(room);
+        }));
+    }
+
+    async fn read_head(&self, connection: &mut Connection) -> Head {
+        if connection.ahead().is_empty()
+            && !matches!(
+                self.read(connection, self.limits.idle_timeout).await,
+                Ok(Ok(1..))
+            )
+        {
             return Head::Gone;
         }
         let began = Instant::now();
         let mut looked_at = 0;
         loop {
+            let bytes = connection.ahead();
             // The first bytes tell whether this is HTTP at all; after them only a blank line changes anything.
             if looked_at == 0
                 || bytes.len() >= self.limits.head.bytes_max
-                || head::may_be_whole(&bytes, looked_at)
+                || head::may_be_whole(bytes, looked_at)
             {
-                match head::check(&bytes, self.limits.head) {
-                    Ok(Some(_)) => return Head::Good(bytes),
+                match head::check(bytes, self.limits.head) {
+                    Ok(Some(head)) => return Head::Good(head),
                     Ok(None) => {}
                     Err(fault) => return Head::Refused(fault.into()),
                 }
             }
             looked_at = bytes.len();
             let left = self.limits.client_timeout.saturating_sub(began.elapsed());
-            match timeout(left, stream.read_buf(&mut bytes)).await {
+            match self.read(connection, left).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Head::Gone,
                 Err(_) => return Head::Refused(refusal::too_slow()),
             }
+        }
+    }
+
+    /// Reads more of a head within `time`. When nothing new is taken any more, what hasn't come yet is not waited for:
+    /// of half a head nothing was done.
+    async fn read(
+        &self,
+        connection: &mut Connection,
+        time: Duration,
+    ) -> Result<io::Result<usize>, Elapsed> {
+        tokio::select! {
+            biased;
+            read = timeout(time, connection.read_ahead()) => read,
+            () = self.closing.cancelled() => Ok(Ok(0)),
         }
     }
 }
@@ -207,30 +235,23 @@ impl Drop for Open {
     }
 }
 
-/// Answers on a connection that has no place. There is no room to wait, so what the socket takes at once is all.
-fn refuse_connection(stream: &TcpStream) {
-    let bytes = refusal::last_words(refusal::overloaded(), TraceContext::root());
-    let _ = stream.try_write(&bytes);
-}
-
-/// Answers a head that no request could be made of, and ends the connection so that the answer arrives.
-async fn last_words(mut stream: Stream, problem: Problem) {
+/// Answers where no request could be made of what came, and ends the connection so that the answer arrives.
+async fn last_words(mut connection: Connection, problem: Problem) {
     let began = std::time::Instant::now();
     let status = problem.status();
     let bytes = refusal::last_words(problem, TraceContext::root());
     let say = async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        AsyncWriteExt::shutdown(&mut stream).await?;
+        connection.write_all(&bytes).await?;
+        connection.flush().await?;
+        AsyncWriteExt::shutdown(&mut connection).await?;
         // Closing while the client still sends would take the answer away again.
-        let mut unread = BytesMut::with_capacity(HEAD_BYTES_USUAL);
         let mut unread_bytes = 0;
         while unread_bytes < LAST_WORDS_UNREAD_BYTES_MAX {
-            match stream.read_buf(&mut unread).await? {
+            connection.forget_ahead();
+            match connection.read_ahead().await? {
                 0 => break,
                 more => unread_bytes += more,
             }
-            unread.clear();
         }
         io::Result::Ok(())
     };

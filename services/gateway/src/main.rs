@@ -6,6 +6,7 @@ mod config;
 mod connection;
 mod discovery;
 mod forwarded;
+mod framing;
 mod head;
 mod listener;
 mod metrics;

@@ -39,6 +39,14 @@ pub(crate) static CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
     )
 });
 
+/// Bytes of requests' bodies in memory, of which there is a most.
+pub(crate) static BODY_BYTES_HELD: LazyLock<IntGauge> = LazyLock::new(|| {
+    metrics::int_gauge(
+        "quokka_gateway_body_bytes_held",
+        "Bytes of requests' bodies that are in memory.",
+    )
+});
+
 /// Notes how many endpoints a service has.
 pub(crate) fn endpoints(service: Service, count: usize) {
     ENDPOINTS

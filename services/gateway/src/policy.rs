@@ -7,6 +7,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use crate::metrics;
+
 /// How often one request is sent at most: once, and once more when the first endpoint's connection failed.
 pub(crate) const ATTEMPTS_MAX: usize = 2;
 
@@ -24,20 +26,29 @@ pub(crate) fn try_again(attempts: usize, failure: Failure, repeatable: bool) -> 
     attempts < ATTEMPTS_MAX && (failure == Failure::NotConnected || repeatable)
 }
 
-/// Bounds the requests that are worked on at the same time.
+/// Bounds the requests that are worked on at the same time, and the bodies that are in memory.
 #[derive(Debug)]
 pub(crate) struct Admission {
     in_flight: AtomicUsize,
     in_flight_max: usize,
+    held_bytes: AtomicUsize,
+    held_bytes_max: usize,
 }
 
 impl Admission {
-    /// An admission that lets in at most so many.
-    pub(crate) fn new(in_flight_max: usize) -> Arc<Self> {
+    /// An admission that lets in at most so many, with bodies of at most so many bytes together.
+    pub(crate) fn new(in_flight_max: usize, held_bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             in_flight: AtomicUsize::new(0),
             in_flight_max,
+            held_bytes: AtomicUsize::new(0),
+            held_bytes_max,
         })
+    }
+
+    /// Whether there is no place at the moment: what is refused at once costs next to nothing.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) >= self.in_flight_max
     }
 
     /// Lets one more in, or `None` when it is full.
@@ -47,6 +58,48 @@ impl Admission {
             admission: Arc::clone(self),
         };
         (before < self.in_flight_max).then_some(ticket)
+    }
+}
+
+/// The bytes of one request's body; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    admission: Arc<Admission>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Nothing yet.
+    pub(crate) fn new(admission: &Arc<Admission>) -> Self {
+        Self {
+            admission: Arc::clone(admission),
+            bytes: 0,
+        }
+    }
+
+    /// So many bytes more. False: there is no room for them, and none were taken.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let held = &self.admission.held_bytes;
+        if held.fetch_add(bytes, Ordering::Relaxed) + bytes > self.admission.held_bytes_max {
+            held.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        metrics::BODY_BYTES_HELD.add(bytes as i64);
+        true
+    }
+
+    /// How many there are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let held = &self.admission.held_bytes;
+        held.fetch_sub(self.bytes, Ordering::Relaxed);
+        metrics::BODY_BYTES_HELD.sub(self.bytes as i64);
     }
 }
 
@@ -81,15 +134,25 @@ mod tests {
 
     #[test]
     fn no_more_are_let_in_than_there_are_places() {
-        let admission = Admission::new(2);
+        let admission = Admission::new(2, 0);
         let first = admission.enter();
         let second = admission.enter();
         assert!(first.is_some() && second.is_some());
-        assert!(admission.enter().is_none());
+        assert!(admission.enter().is_none() && admission.is_full());
         drop(first);
         assert!(
             admission.enter().is_some(),
             "a place that was given back is free, and a refusal takes none"
         );
+    }
+
+    #[test]
+    fn no_more_bytes_of_bodies_are_held_than_there_is_room_for() {
+        let admission = Admission::new(0, 10);
+        let (mut one, mut other) = (Held::new(&admission), Held::new(&admission));
+        assert!(one.grow(4) && other.grow(6) && !one.grow(1));
+        assert_eq!(one.bytes(), 4);
+        drop(one);
+        assert!(other.grow(4), "what was given back is free");
     }
 }

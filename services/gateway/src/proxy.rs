@@ -1,7 +1,8 @@
 //! What happens to a request between its head and the end of its answer.
 //!
 //! It is on the path of every claim: nothing here waits for anything but the client and the service, and what is
-//! decided is decided once, before the first byte leaves.
+//! decided is decided once, before the first byte leaves. Whoever is slow to send a request has no place and no
+//! connection to a service yet.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,7 +18,7 @@ use chassis::{
     problem::{Problem, common},
     telemetry::{TRACEPARENT, TraceContext},
 };
-use http::{StatusCode, header};
+use http::{StatusCode, Version, header};
 use pingora::{
     Error, ErrorSource, ErrorType,
     http::{RequestHeader, ResponseHeader},
@@ -25,18 +26,22 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Limits,
     forwarded::{self, TrustedProxies},
     metrics,
-    policy::{self, Admission, Failure, Ticket},
+    policy::{self, Admission, Failure, Held, Ticket},
     refusal,
-    routes::{self, Access, Target},
+    routes::{self, Access, Miss, Target},
     trace::Trace,
     upstreams::{InUse, Upstreams},
 };
+
+/// The largest body that can be taken: what the proxy library keeps to send it, and to send it once more.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a connection to an endpoint is kept for the next request.
 const POOLED_IDLE: Duration = Duration::from_secs(60);
@@ -46,7 +51,7 @@ const FRESH_CONNECTION: u64 = 1;
 
 /// How much of a refused body is read before the connection is closed: a client that still sends when it is closed
 /// may lose the answer.
-const UNREAD_BYTES_MAX: u64 = 1024 * 1024;
+const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 /// How long that may take.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -84,16 +89,16 @@ pub(crate) struct Exchange {
     in_use: Option<InUse>,
     attempts: usize,
     avoid: Option<SocketAddr>,
-    body_bytes: u64,
+    held: Option<Held>,
     /// The answer to give instead, decided while the request was being passed on.
     refusal: Option<Problem>,
 }
 
 impl Exchange {
     fn repeatable(&self, request: &RequestHeader) -> bool {
-        // A key makes a request repeatable: the service gives the same answer to the same key.
-        self.target.is_some_and(|target| target.repeatable)
-            || request.headers.contains_key("idempotency-key")
+        self.target.is_some_and(|target| {
+            target.repeatable || target.keyed && request.headers.contains_key("idempotency-key")
+        })
     }
 }
 
@@ -104,24 +109,60 @@ impl Gateway {
             .saturating_sub(exchange.started.elapsed())
     }
 
-    /// Decides whether a request is passed on and where to; the problem is what it is answered with otherwise.
-    async fn decide(
-        &self,
-        request: &RequestHeader,
-        exchange: &mut Exchange,
-    ) -> Result<(), Problem> {
-        let target = routes::find(&request.method, request.uri.path()).inspect_err(|miss| {
-            if let routes::Miss::Method { template, .. } = miss {
-                exchange.route = template;
-            }
-        })?;
-        exchange.route = target.template;
-        exchange.target = Some(target);
-        exchange.ticket = Some(self.admission.enter().ok_or_else(refusal::overloaded)?);
+    /// Whether a request may be passed on, as far as its head tells; the problem is what it is answered with otherwise.
+    async fn check(&self, request: &RequestHeader, target: &Target) -> Result<(), Problem> {
+        if self.admission.is_full() {
+            return Err(refusal::overloaded());
+        }
         if content_length(request).is_some_and(|length| length > self.limits.body_bytes_max) {
             return Err(refusal::body_too_large(self.limits.body_bytes_max));
         }
-        self.authenticate(request, target.access).await?;
+        self.authenticate(request, target.access).await
+    }
+
+    /// Waits for the whole body. Until it is here the request has no place: a client that sends slowly keeps nobody
+    /// waiting but itself.
+    async fn receive(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
+        if session.is_body_done() {
+            return Ok(());
+        }
+        if wants_to_be_told(session.req_header()) {
+            let told = session.write_continue_response().await;
+            told.map_err(Error::into_down)?;
+        }
+        session.as_mut().enable_retry_buffering();
+        let time = self.limits.client_timeout.min(self.time_left(exchange));
+        let held = exchange.held.insert(Held::new(&self.admission));
+        let received = timeout(time, self.hold_body(session, held)).await;
+        let Err(problem) = received.unwrap_or_else(|_| Ok(Err(refusal::too_slow())))? else {
+            return Ok(());
+        };
+        exchange.refusal = Some(problem);
+        Error::e_explain(ErrorType::ReadError, "the body was not taken")
+    }
+
+    async fn hold_body(
+        &self,
+        session: &mut Session,
+        held: &mut Held,
+    ) -> pingora::Result<Result<(), Problem>> {
+        loop {
+            let read = session.read_request_body().await;
+            let Some(bytes) = read.map_err(Error::into_down)? else {
+                return Ok(Ok(()));
+            };
+            if !held.grow(bytes.len()) {
+                return Ok(Err(refusal::overloaded()));
+            }
+            if held.bytes() > self.limits.body_bytes_max {
+                return Ok(Err(refusal::body_too_large(self.limits.body_bytes_max)));
+            }
+        }
+    }
+
+    /// Gives a request that is here whole its place, and the endpoint that it goes to.
+    fn admit(&self, exchange: &mut Exchange, target: &Target) -> Result<(), Problem> {
+        exchange.ticket = Some(self.admission.enter().ok_or_else(refusal::overloaded)?);
         exchange.in_use = Some(
             self.upstreams
                 .of(target.service)
@@ -154,7 +195,7 @@ impl Gateway {
     }
 
     /// What a failed request is answered with; `None` when nobody is there any more to be answered.
-    fn problem_of(&self, error: &Error, body_done: bool) -> Option<Problem> {
+    fn problem_of(error: &Error) -> Option<Problem> {
         use ErrorType::{
             BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout,
             ConnectionClosed, ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
@@ -173,8 +214,6 @@ impl Gateway {
                 ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | BindError
                 | SocketError,
             ) => Some(refusal::unavailable()),
-            // A service that waits for a body isn't late.
-            (ErrorSource::Upstream, ReadTimedout) if !body_done => Some(refusal::too_slow()),
             (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(timed_out()),
             (ErrorSource::Upstream, _) => {
                 Some(refusal::UPSTREAM_FAILED.problem("whether the request took effect is unknown"))
@@ -201,7 +240,7 @@ impl ProxyHttp for Gateway {
             in_use: None,
             attempts: 0,
             avoid: None,
-            body_bytes: 0,
+            held: None,
             refusal: None,
         }
     }
@@ -224,8 +263,24 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> pingora::Result<bool> {
-        let decided = self.decide(session.req_header(), exchange).await;
-        exchange.trace = Trace::begin(session.req_header(), exchange.route);
+        let request = session.req_header();
+        let found = routes::find(&request.method, request.uri.path());
+        exchange.route = match &found {
+            Ok(Target { template, .. }) | Err(Miss::Method { template, .. }) => template,
+            Err(Miss::Path) => "",
+        };
+        exchange.target = found.ok();
+        exchange.trace = Trace::begin(request, exchange.route);
+        let decided = match found {
+            Ok(target) => match self.check(request, &target).await {
+                Ok(()) => {
+                    self.receive(session, exchange).await?;
+                    self.admit(exchange, &target)
+                }
+                refused => refused,
+            },
+            Err(miss) => Err(miss.into()),
+        };
         let Err(problem) = decided else {
             return Ok(false);
         };
@@ -282,32 +337,13 @@ impl ProxyHttp for Gateway {
             let path = request.uri.clone();
             request.set_uri(path);
         }
-        if let Some(client) = exchange.client {
-            forwarded::rewrite(request, client, &self.trusted_proxies)?;
-        }
+        forwarded::rewrite(request, exchange.client, &self.trusted_proxies)?;
+        // The body is here already: there is nothing for the service to agree to.
+        request.remove_header(&header::EXPECT);
         if TraceContext::from_headers(&session.req_header().headers).is_none() {
             request.remove_header("tracestate");
         }
         request.insert_header(TRACEPARENT, exchange.trace.context().traceparent().as_str())
-    }
-
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        _: bool,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<()> {
-        exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        if exchange.body_bytes > self.limits.body_bytes_max {
-            exchange.refusal = Some(refusal::body_too_large(self.limits.body_bytes_max));
-            return Error::e_explain(ErrorType::HTTPStatus(413), "body too large");
-        }
-        if self.time_left(exchange).is_zero() {
-            exchange.refusal = Some(refusal::too_slow());
-            return Error::e_explain(ErrorType::HTTPStatus(408), "body too slow");
-        }
-        Ok(())
     }
 
     async fn response_filter(
@@ -377,7 +413,7 @@ impl ProxyHttp for Gateway {
             );
         let again = lost
             && exchange.refusal.is_none()
-            && session.response_written().is_none()
+            && answered(session).is_none()
             && !session.as_ref().retry_buffer_truncated()
             && policy::try_again(
                 exchange.attempts,
@@ -386,8 +422,6 @@ impl ProxyHttp for Gateway {
             );
         if again {
             exchange.avoid = exchange.in_use.take().map(|in_use| in_use.address());
-            // The part of the body that was sent is sent again.
-            exchange.body_bytes = 0;
             sent_again(exchange);
         }
         let mut error = error.more_context(format!("endpoint {}", peer._address));
@@ -401,14 +435,8 @@ impl ProxyHttp for Gateway {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let body_done = session.is_body_done();
-        let problem = exchange
-            .refusal
-            .take()
-            .or_else(|| self.problem_of(error, body_done));
-        let begun = session
-            .response_written()
-            .is_some_and(|response| !response.status.is_informational());
+        let problem = exchange.refusal.take().or_else(|| Self::problem_of(error));
+        let begun = answered(session).is_some();
         let status = problem
             .as_ref()
             .map_or(CLIENT_GONE, |problem| problem.status().as_u16());
@@ -430,9 +458,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
-        let status = session
-            .response_written()
-            .map_or(CLIENT_GONE, |response| response.status.as_u16());
+        let status = answered(session).map_or(CLIENT_GONE, |status| status.as_u16());
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let method = measure::method_name(&session.req_header().method);
         measure::observe(method, exchange.route, status, exchange.started);
@@ -466,7 +492,22 @@ fn sent_again(exchange: &Exchange) {
     }
 }
 
-fn content_length(request: &RequestHeader) -> Option<u64> {
+/// The status of the answer, once it has begun.
+fn answered(session: &Session) -> Option<StatusCode> {
+    let status = session.response_written()?.status;
+    (!status.is_informational()).then_some(status)
+}
+
+/// Whether the client waits for a word before it sends its body.
+fn wants_to_be_told(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11
+        && request
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+fn content_length(request: &RequestHeader) -> Option<usize> {
     request
         .headers
         .get(header::CONTENT_LENGTH)?
@@ -477,19 +518,19 @@ fn content_length(request: &RequestHeader) -> Option<u64> {
 }
 
 /// Reads what the client still sends, up to a number of bytes and for a moment.
-async fn read_rest(session: &mut Session, bytes_max: u64) {
+async fn read_rest(session: &mut Session, bytes_max: usize) {
     if session.is_body_done() {
         return;
     }
     let read = async {
         let mut bytes = 0;
         while let Ok(Some(chunk)) = session.read_request_body().await {
-            bytes += chunk.len() as u64;
+            bytes += chunk.len();
             if bytes > bytes_max {
                 break;
             }
         }
     };
     // What hasn't come by then is left.
-    let _ = tokio::time::timeout(UNREAD_TIMEOUT, read).await;
+    let _ = timeout(UNREAD_TIMEOUT, read).await;
 }

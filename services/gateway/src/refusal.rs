@@ -71,7 +71,7 @@ pub(crate) fn unavailable() -> Problem {
 }
 
 /// 413.
-pub(crate) fn body_too_large(bytes_max: u64) -> Problem {
+pub(crate) fn body_too_large(bytes_max: usize) -> Problem {
     common::PAYLOAD_TOO_LARGE.problem(format!("a body has at most {bytes_max} bytes here"))
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) access: Access,
     /// Whether the same request may be sent twice and have one effect, by the method or by what the API promises.
     pub(crate) repeatable: bool,
+    /// Whether the service gives the same answer to the same `Idempotency-Key`, so that a request with one is repeatable.
+    pub(crate) keyed: bool,
 }
 
 /// Why there is no target.
@@ -66,6 +68,8 @@ struct Operation {
     access: Access,
     /// Repeated requests have one effect although the method doesn't say so.
     repeatable: bool,
+    /// The service looks at `Idempotency-Key`.
+    keyed: bool,
 }
 
 const fn operation(method: Method, access: Access) -> Operation {
@@ -73,6 +77,7 @@ const fn operation(method: Method, access: Access) -> Operation {
         method,
         access,
         repeatable: false,
+        keyed: false,
     }
 }
 
@@ -81,6 +86,14 @@ const CLAIM: Operation = Operation {
     method: Method::POST,
     access: Access::Token,
     repeatable: true,
+    keyed: false,
+};
+/// A sign-up may carry a key. Signing in and refreshing give new tokens each time, whatever they carry.
+const SIGN_UP: Operation = Operation {
+    method: Method::POST,
+    access: Access::NotChecked,
+    repeatable: false,
+    keyed: true,
 };
 const READ: Operation = operation(Method::GET, Access::Anybody);
 const READ_OWN: Operation = operation(Method::GET, Access::Token);
@@ -94,12 +107,12 @@ static PARTS: &[Part] = &[
             Route {
                 template: "/v1/users",
                 allow: "POST",
-                operations: &[operation(Method::POST, Access::NotChecked)],
+                operations: &[SIGN_UP],
             },
             Route {
                 template: "/v1/users/me",
-                allow: "GET, HEAD",
-                operations: &[READ_OWN],
+                allow: "GET, PATCH, HEAD",
+                operations: &[READ_OWN, operation(Method::PATCH, Access::Token)],
             },
         ],
     },
@@ -110,8 +123,11 @@ static PARTS: &[Part] = &[
         routes: &[
             Route {
                 template: "/v1/sessions",
-                allow: "POST",
-                operations: &[operation(Method::POST, Access::NotChecked)],
+                allow: "POST, DELETE",
+                operations: &[
+                    operation(Method::POST, Access::NotChecked),
+                    operation(Method::DELETE, Access::Token),
+                ],
             },
             Route {
                 template: "/v1/sessions/refresh",
@@ -211,6 +227,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
             template: part.other,
             access: Access::Anybody,
             repeatable: method.is_idempotent(),
+            keyed: false,
         });
     };
     let asked = if method == Method::HEAD {
@@ -231,6 +248,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
         template: route.template,
         access: operation.access,
         repeatable: operation.repeatable || method.is_idempotent(),
+        keyed: operation.keyed,
     })
 }
 
@@ -287,7 +305,8 @@ mod tests {
                 service: Service::Promotions,
                 template: "/v1/time-sales/{id}/claims",
                 access: Access::Token,
-                repeatable: true
+                repeatable: true,
+                keyed: false
             }
         );
     }
@@ -304,6 +323,68 @@ mod tests {
     }
 
     #[test]
+    fn a_key_counts_only_where_the_service_looks_at_it() {
+        assert!(find(&Method::POST, "/v1/users").unwrap().keyed);
+        for path in ["/v1/sessions", "/v1/sessions/refresh", "/v1/users/else"] {
+            assert!(!find(&Method::POST, path).unwrap().keyed, "{path}");
+        }
+    }
+
+    /// The routes that a service's source gives to axum, each with its methods.
+    fn served(source: &str) -> Vec<(String, Vec<Method>)> {
+        let methods = [
+            ("get", Method::GET),
+            ("post", Method::POST),
+            ("put", Method::PUT),
+            ("patch", Method::PATCH),
+            ("delete", Method::DELETE),
+        ];
+        let calls = |text: &str, name: &str| {
+            let call = format!("{name}(");
+            text.match_indices(&call).any(|(at, _)| {
+                let before = text[..at].chars().next_back();
+                before.is_none_or(|char| !char.is_alphanumeric() && char != '_')
+            })
+        };
+        source
+            .split(".route(")
+            .skip(1)
+            .map(|text| {
+                let path = text.split('"').nth(1).unwrap().to_owned();
+                let found = methods.iter().filter(|(name, _)| calls(text, name));
+                (path, found.map(|(_, method)| method.clone()).collect())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_route_and_method_of_the_services_is_in_the_table() {
+        for source in [
+            include_str!("../../users/src/api/mod.rs"),
+            include_str!("../../promotions/src/api/mod.rs"),
+        ] {
+            let mut known = 0;
+            for (path, methods) in served(source) {
+                // Keys are read, and the cheapest of all requests is measured, inside the cluster.
+                if !path.starts_with("/v1/") || path == "/v1/noop" {
+                    continue;
+                }
+                assert!(!methods.is_empty(), "no method of {path} was read");
+                for method in methods {
+                    let target = find(&method, &path);
+                    assert_eq!(
+                        target.map(|target| target.template),
+                        Ok(path.as_str()),
+                        "{method} {path}"
+                    );
+                    known += 1;
+                }
+            }
+            assert!(known >= 6, "only {known} were read");
+        }
+    }
+
+    #[test]
     fn reading_works_for_head_as_for_get() {
         assert_eq!(
             find(&Method::HEAD, "/v1/coupons"),
@@ -315,7 +396,7 @@ mod tests {
     fn a_known_path_with_another_method_says_what_is_allowed() {
         let miss = Miss::Method {
             template: "/v1/users/me",
-            allow: "GET, HEAD",
+            allow: "GET, PATCH, HEAD",
         };
         assert_eq!(find(&Method::DELETE, "/v1/users/me"), Err(miss));
     }

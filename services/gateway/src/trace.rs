@@ -36,7 +36,8 @@ impl Trace {
 
     /// Starts the part of a request to `route`.
     pub(crate) fn begin(request: &RequestHeader, route: &'static str) -> Self {
-        let parent = TraceContext::from_headers(&request.headers);
+        // Anybody can say that a trace is to be exported: from outside that is a wish, and there is a limit to those.
+        let parent = TraceContext::from_headers(&request.headers).map(TraceContext::wished);
         let unexported = || parent.map_or_else(TraceContext::root, TraceContext::child);
         if !telemetry::may_start_trace(parent.map(|parent| parent.sampled)) {
             return Self {
@@ -75,9 +76,10 @@ impl Trace {
         let Some(unsaid) = once_a_second() else {
             return;
         };
-        let trace_id = self.context.trace_id_hex();
+        let (trace_id, span_id) = (self.context.trace_id_hex(), self.context.span_id_hex());
         tracing::warn!(
             trace_id = trace_id.as_str(),
+            span_id = span_id.as_str(),
             error,
             status,
             answer_begun,

@@ -118,6 +118,9 @@ async fn a_lost_request_is_sent_again_only_if_that_changes_nothing() {
     let with_key = [("idempotency-key", "k")];
     for (method, path, headers, times) in [
         ("POST", "/v1/sessions", &[][..], 1),
+        // Keys that a service doesn't look at change nothing.
+        ("POST", "/v1/sessions", &with_key[..], 1),
+        ("POST", "/v1/sessions/refresh", &with_key[..], 1),
         ("POST", "/v1/users", &with_key[..], 2),
         ("GET", "/v1/users/x", &[][..], 2),
         ("POST", "/v1/time-sales/jeju/claims", &with_token[..], 2),

@@ -8,9 +8,11 @@ use std::{
     },
 };
 
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use crate::support::{PATIENCE, Raw, Service, Setup, eventually, nobody, raw, request};
+use crate::support::{
+    PATIENCE, Raw, Service, Setup, eventually, nobody, raw, raw_service, read_some, request,
+};
 
 #[tokio::test]
 async fn every_mistake_in_the_settings_is_named_and_the_exit_code_is_2() {
@@ -84,16 +86,24 @@ async fn a_request_in_flight_is_finished_and_then_the_exit_code_is_0() {
     assert!(gateway.ended().await.success());
 }
 
+/// Such as one whose client doesn't take the answer.
 #[tokio::test]
 async fn a_request_that_outlives_the_grace_period_is_cut_off_and_said() {
-    let users = Service::start("users").await;
-    let setup = Setup::new().await.upstreams(&[users.address], &[]);
-    let (mut gateway, _issuer) = setup.env("QUOKKA_SHUTDOWN_GRACE", "500ms").start().await;
+    let endless = raw_service(|mut stream| async move {
+        read_some(&mut stream).await;
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        while stream.write_all(&[b'a'; 65536]).await.is_ok() {}
+    })
+    .await;
+    let setup = Setup::new()
+        .await
+        .upstreams(&[endless], &[])
+        .env("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "1s");
+    let (mut gateway, _issuer) = setup.env("QUOKKA_SHUTDOWN_GRACE", "1s").start().await;
     let mut waiting = Raw::connect(&gateway).await;
-    waiting
-        .send(request("GET", "/v1/users/x", &[("x-test-hold", "1")], b""))
-        .await;
-    users.holds(1).await;
+    waiting.send(request("GET", "/v1/users/x", &[], b"")).await;
+    assert!(waiting.answer_begins().await.starts_with(b"HTTP/1.1 200"));
     gateway.terminate();
     assert_eq!(gateway.ended().await.code(), Some(1));
     eventually(|| async {
@@ -102,6 +112,24 @@ async fn a_request_that_outlives_the_grace_period_is_cut_off_and_said() {
             .any(|line| line.contains("not done within the grace period"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn half_a_head_does_not_hold_up_the_end() {
+    let users = Service::start("users").await;
+    let setup = Setup::new()
+        .await
+        .upstreams(&[users.address], &[])
+        .env("QUOKKA_GATEWAY_CLIENT_TIMEOUT", "60s")
+        .env("QUOKKA_GATEWAY_REQUEST_TIMEOUT", "1s");
+    let (mut gateway, _issuer) = setup.env("QUOKKA_SHUTDOWN_GRACE", "3s").start().await;
+    let mut half = Raw::connect(&gateway).await;
+    half.send(request("GET", "/v1/users/x", &[], b"")).await;
+    assert_eq!(half.answer().await.status, 200);
+    half.send("GET /v1/users/x HTTP/1.1\r\nho").await;
+    gateway.terminate();
+    assert!(half.rest().await.is_empty());
+    assert!(gateway.ended().await.success());
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{Raw, Service, Setup, eventually, raw, raw_service, read_some, request};
+use crate::support::{
+    Gateway, Raw, Service, Setup, eventually, raw, raw_service, read_some, request,
+};
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_however_its_length_is_said() {
@@ -150,6 +152,22 @@ async fn a_head_over_the_limits_is_refused() {
 }
 
 #[tokio::test]
+async fn as_many_fields_as_are_taken_are_taken_by_a_service_too() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup.start().await;
+    let names: Vec<_> = (0..96).map(|index| format!("x-{index}")).collect();
+    let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    // With Host there is one more.
+    let answer = raw(&gateway, request("GET", "/v1/users/x", &fields[1..], b"")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(users.only().headers.len(), 100);
+    raw(&gateway, request("GET", "/v1/users/x", &fields, b""))
+        .await
+        .assert_problem(431, "HEADER_TOO_LARGE");
+}
+
+#[tokio::test]
 async fn a_head_that_drips_is_given_up() {
     let users = Service::start("users").await;
     let setup = Setup::new().await.upstreams(&[users.address], &[]);
@@ -208,6 +226,61 @@ async fn a_body_that_stops_or_drips_is_given_up() {
         .answer()
         .await
         .assert_problem(408, "REQUEST_TIMEOUT");
+}
+
+/// Connections that have sent the head of a request and are told to go on, but don't.
+async fn slow_posts(gateway: &Gateway, count: usize) -> Vec<Raw> {
+    let head = "POST /v1/users HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n";
+    let mut slow = Vec::new();
+    for _ in 0..count {
+        let mut connection = Raw::connect(gateway).await;
+        connection.send(head).await;
+        assert_eq!(connection.answer().await.status, 100);
+        slow.push(connection);
+    }
+    slow
+}
+
+#[tokio::test]
+async fn those_who_send_slowly_keep_nobody_out() {
+    let users = Service::start("users").await;
+    let setup = Setup::new().await.upstreams(&[users.address], &[]);
+    let (gateway, _issuer) = setup.env("QUOKKA_GATEWAY_IN_FLIGHT_MAX", "2").start().await;
+    let slow = slow_posts(&gateway, 20).await;
+
+    let answer = raw(&gateway, request("POST", "/v1/users", &[], b"{}")).await;
+    assert_eq!(answer.status, 200);
+    let seen = users.only();
+    assert_eq!(seen.body, "{}");
+
+    for mut connection in slow {
+        connection.send([b'a'; 1000]).await;
+        assert_eq!(connection.answer().await.status, 200);
+    }
+    assert!(users.seen()[1..].iter().all(|seen| seen.body.len() == 1000));
+}
+
+#[tokio::test]
+async fn no_more_bytes_of_bodies_are_held_than_there_is_room_for() {
+    let users = Service::start("users").await;
+    let setup = Setup::new()
+        .await
+        .upstreams(&[users.address], &[])
+        .env("QUOKKA_GATEWAY_BODY_BYTES_MAX", "1000");
+    let (gateway, _issuer) = setup
+        .env("QUOKKA_GATEWAY_BODY_BYTES_HELD_MAX", "1000")
+        .start()
+        .await;
+    let mut slow = slow_posts(&gateway, 1).await.remove(0);
+    slow.send([b'a'; 900]).await;
+    let more = request("POST", "/v1/users", &[], &[b'b'; 200]);
+    let held = "quokka_gateway_body_bytes_held";
+    eventually(|| async { (gateway.metric(held).await == 900.0).then_some(()) }).await;
+    raw(&gateway, &more).await.assert_problem(503, "OVERLOADED");
+
+    slow.send([b'a'; 100]).await;
+    assert_eq!(slow.answer().await.status, 200);
+    eventually(|| async { (raw(&gateway, &more).await.status == 200).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -325,6 +398,11 @@ async fn more_connections_than_are_taken_at_once_are_refused() {
     let answer = third.answer().await;
     answer.assert_problem(503, "OVERLOADED");
     assert!(answer.closes());
+    // Who has sent a request by then gets the answer too, and no reset.
+    let mut fourth = Raw::connect(&gateway).await;
+    fourth.send(request("GET", "/v1/users/x", &[], b"")).await;
+    fourth.answer().await.assert_problem(503, "OVERLOADED");
+    fourth.assert_ends_in_order().await;
     assert_eq!(gateway.metric("quokka_gateway_connections").await, 2.0);
 
     drop(open);

@@ -7,5 +7,7 @@ mod failover;
 mod lifecycle;
 mod limits;
 mod passing;
+mod pipelining;
 mod refusing;
 mod support;
+mod tracing;

@@ -55,7 +55,9 @@ async fn each_path_goes_to_its_service() {
     for (method, path, server) in [
         ("POST", "/v1/users", "users"),
         ("GET", "/v1/users/me", "users"),
+        ("PATCH", "/v1/users/me", "users"),
         ("POST", "/v1/sessions", "users"),
+        ("DELETE", "/v1/sessions", "users"),
         ("POST", "/v1/sessions/refresh", "users"),
         ("GET", "/v1/coupon-campaigns", "promotions"),
         ("GET", "/v1/coupon-campaigns/spring", "promotions"),

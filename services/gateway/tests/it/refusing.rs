@@ -41,7 +41,8 @@ async fn a_wrong_method_says_which_are_right() {
         .await;
     for (method, path, allow) in [
         ("GET", "/v1/users", "POST"),
-        ("DELETE", "/v1/users/me", "GET, HEAD"),
+        ("DELETE", "/v1/users/me", "GET, PATCH, HEAD"),
+        ("GET", "/v1/sessions", "POST, DELETE"),
         ("PATCH", "/v1/time-sales/jeju/claims/1", "DELETE"),
         ("TRACE", "/v1/users", "GET, HEAD, POST, PUT, PATCH, DELETE"),
         (

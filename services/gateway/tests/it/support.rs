@@ -479,6 +479,14 @@ impl Raw {
             .expect("the connection ended without an answer")
     }
 
+    /// The first bytes of an answer, of which no more is taken.
+    pub(crate) async fn answer_begins(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 16];
+        let read = timeout(PATIENCE, self.stream.read_exact(&mut bytes)).await;
+        read.expect("no answer").unwrap();
+        bytes
+    }
+
     /// `None` when the connection ends first.
     pub(crate) async fn try_answer(&mut self) -> Option<Answer> {
         let mut lines = Vec::new();
@@ -508,6 +516,14 @@ impl Raw {
             headers,
             body,
         })
+    }
+
+    /// That the other side ends the connection now, and in order: without a reset, which can take an answer away.
+    pub(crate) async fn assert_ends_in_order(&mut self) {
+        let mut rest = Vec::new();
+        let read = timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await;
+        let read = read.expect("the connection never ended");
+        assert!(matches!(read, Ok(0)), "{read:?} {rest:?}");
     }
 
     /// Everything until the other side ends the connection.
