@@ -3,7 +3,7 @@
 
 mod spans;
 
-use std::{convert::Infallible, str::FromStr as _, time::Duration};
+use std::{borrow::Cow, convert::Infallible, str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
@@ -25,6 +25,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The advisory lock under which schemas of several replicas take turns ("quokka" as bytes).
 const SCHEMA_LOCK: i64 = 0x71_75_6f_6b_6b_61;
+
+/// A migration works as long as it needs, an index over a large table included. What it waits for is bounded: everybody
+/// who wants a table queues behind a migration that waits for it.
+const SCHEMA_SESSION: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "10s")];
 
 /// How a pool behaves.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +70,7 @@ pub fn connect_lazy(
             "statement_timeout",
             options.statement_timeout.as_millis().to_string(),
         )]);
+    spans::connects_to(&connect);
     Ok(PgPoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)
@@ -75,13 +80,18 @@ pub fn connect_lazy(
 /// Everything that must be in a database before its service works.
 #[derive(Debug, Default)]
 pub struct Schema {
-    migrator: Option<&'static Migrator>,
+    migrator: Option<Migrator>,
     statements: Vec<&'static str>,
 }
 
 impl Schema {
     /// The migrations of a service: `static MIGRATIONS: Migrator = sqlx::migrate!()`.
-    pub fn of(migrator: &'static Migrator) -> Self {
+    ///
+    /// A database that a newer version has migrated further is up to date too: in a roll-out a replica of this version
+    /// may start again after that. One that was changed after it ran is still an error.
+    pub fn of(migrator: &Migrator) -> Self {
+        let mut migrator = Migrator::with_migrations(migrator.iter().cloned().collect());
+        migrator.set_ignore_missing(true);
         Self {
             migrator: Some(migrator),
             statements: Vec::new(),
@@ -97,7 +107,20 @@ impl Schema {
 
     /// Brings the database up to date, once.
     pub async fn apply(&self, pool: &PgPool) -> Result<(), MigrateError> {
-        if let Some(migrator) = self.migrator {
+        // A connection that ends with this: its timeouts are not for others, and the lock under which migrations run is
+        // the session's, so that one which fails would leave it to the pool.
+        let connect = PgConnectOptions::clone(&pool.connect_options()).options(SCHEMA_SESSION);
+        let single = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(pool.options().get_acquire_timeout())
+            .connect_lazy_with(connect);
+        let applied = self.apply_on(&single).await;
+        single.close().await;
+        applied
+    }
+
+    async fn apply_on(&self, pool: &PgPool) -> Result<(), MigrateError> {
+        if let Some(migrator) = &self.migrator {
             migrator.run(pool).await?;
         }
         if !self.statements.is_empty() {
@@ -128,10 +151,9 @@ pub async fn migrate(
                 info!(dependency = dependency.name(), "database is up to date");
                 return Ok(());
             }
-            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                if is_unavailable(&error) =>
-            {
+            Err(error) if is_passing(&error) => {
                 dependency.set_unready(&error);
+                warn!(%error, "database is not up to date, trying again");
                 sleep(PROBE_EVERY).await;
             }
             Err(error) => return Err(error),
@@ -139,11 +161,23 @@ pub async fn migrate(
     }
 }
 
-/// Tells `dependency` every second whether the server answers. It never returns.
+/// Whether a migration may work next time. One that names a table which isn't there is wrong for good, though the same
+/// error elsewhere means that migrations are yet to come.
+fn is_passing(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    is_unavailable(error) && code_of(error).as_deref() != Some(UNDEFINED_TABLE)
+}
+
+/// Tells `dependency` every second whether the server answers and takes writes. It never returns.
 pub async fn probe(pool: &PgPool, dependency: &Dependency) -> Infallible {
     let ask = || async {
-        match timeout(PROBE_TIMEOUT, sqlx::query("SELECT 1").execute(pool)).await {
-            Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
+        let recovering = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(pool);
+        match timeout(PROBE_TIMEOUT, recovering).await {
+            Ok(Ok(false)) => Ok(()),
+            Ok(Ok(true)) => Err("the server is a standby and takes no writes".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer".to_owned()),
         }
     };
@@ -175,7 +209,8 @@ pub async fn keep(
     }
 }
 
-/// Whether an error says that the server is gone, full or shutting down, and asking again later may work.
+/// Whether an error says that the server can't do its work now, for instance because it is gone, full, shutting down,
+/// restored or a standby, and asking again later may work.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -183,27 +218,37 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(database) => database
-            .code()
-            .is_some_and(|code| is_unavailable_code(&code)),
+        sqlx::Error::Database(_) => code_of(error).is_some_and(|code| is_unavailable_code(&code)),
         _ => false,
     }
 }
 
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error()?.code()
+}
+
+/// Statements are checked against the schema when they are compiled, so a table that isn't there is one that
+/// migrations are yet to make.
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// SQLSTATE classes and codes, from PostgreSQL's appendix A.
 fn is_unavailable_code(code: &str) -> bool {
-    let connection_exception = code.starts_with("08");
-    let operator_intervention = code.starts_with("57P");
-    let too_many_connections = code == "53300";
-    let query_canceled = code == "57014";
-    let lock_not_available = code == "55P03";
-    let serialization = code.starts_with("40");
-    connection_exception
-        || operator_intervention
-        || too_many_connections
-        || query_canceled
-        || lock_not_available
-        || serialization
+    const CLASSES: &[&str] = &[
+        "08",  // connection exception
+        "28",  // invalid authorization: a password that is being changed
+        "40",  // transaction rollback: serialization, deadlock
+        "53",  // insufficient resources: disk, memory, connections
+        "57P", // operator intervention: shutting down, starting
+        "58",  // system error: I/O, files
+    ];
+    const CODES: &[&str] = &[
+        "25006", // read-only transaction: the server is a standby
+        "3D000", // the database isn't made yet
+        "55P03", // lock not available
+        "57014", // query canceled: it took too long
+        UNDEFINED_TABLE,
+    ];
+    CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code)
 }
 
 /// Whether an error says that a row with this unique key is there already; `constraint` is the key's name.
@@ -221,6 +266,27 @@ impl From<sqlx::Error> for Problem {
             Self::unavailable("the database is not there")
         } else {
             Self::internal(format_args!("database: {error}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_unavailable_code;
+
+    #[test]
+    fn a_server_that_cant_work_now_is_told_from_a_mistake_of_ours() {
+        for code in [
+            "08006", "25006", "28000", "28P01", "3D000", "40001", "40P01", "42P01", "53100",
+            "53200", "53300", "55P03", "57014", "57P01", "57P03", "58000", "58030", "58P01",
+        ] {
+            assert!(is_unavailable_code(code), "{code}");
+        }
+        for code in [
+            "22003", "23505", "25001", "25P02", "3F000", "42501", "42601", "42703", "55000",
+            "57000", "XX000", "XX001",
+        ] {
+            assert!(!is_unavailable_code(code), "{code}");
         }
     }
 }

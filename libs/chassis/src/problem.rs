@@ -81,7 +81,7 @@ impl Code {
     pub fn problem(self, detail: impl Into<Cow<'static, str>>) -> Problem {
         Problem {
             code: self,
-            detail: Some(detail.into()),
+            detail: detail.into(),
             retry_after: None,
             more: None,
         }
@@ -141,7 +141,7 @@ pub mod common {
 #[derive(Debug, Clone)]
 pub struct Problem {
     code: Code,
-    detail: Option<Cow<'static, str>>,
+    detail: Cow<'static, str>,
     retry_after: Option<u32>,
     more: Option<Box<More>>,
 }
@@ -167,15 +167,11 @@ pub struct FieldError {
 }
 
 impl Problem {
-    /// The answer to a mistake of our own: 500 without details. What happened is logged here, so that it isn't anywhere else.
+    /// The answer to a mistake of our own: 500 that says nothing of it. What happened is logged here, so that it isn't
+    /// anywhere else.
     pub fn internal(error: impl fmt::Display) -> Self {
         tracing::error!(error = %error, "internal error");
-        Self {
-            code: common::INTERNAL,
-            detail: None,
-            retry_after: None,
-            more: None,
-        }
+        common::INTERNAL.problem("a mistake of the service's own: its log tells it by the traceId")
     }
 
     /// 503 with `Retry-After`: something that the service needs isn't there.
@@ -236,8 +232,8 @@ impl Problem {
     }
 
     /// What was wrong this time.
-    pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The answer's headers and JSON, for servers that aren't axum. `traceId` is the current trace's.
@@ -260,7 +256,7 @@ impl Problem {
             type_uri: self.code.type_uri(),
             title: self.code.title,
             status: self.code.status.as_u16(),
-            detail: self.detail.as_deref(),
+            detail: &self.detail,
             code: self.code.code,
             trace_id: trace_id.as_ref().map(|hex| hex.as_str()),
             errors: &errors,
@@ -281,8 +277,7 @@ struct Body<'a> {
     type_uri: String,
     title: &'static str,
     status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
+    detail: &'a str,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
@@ -292,11 +287,8 @@ struct Body<'a> {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code.status.as_u16(), self.code.code)?;
-        match &self.detail {
-            Some(detail) => write!(f, ": {detail}"),
-            None => Ok(()),
-        }
+        let Code { code, status, .. } = self.code;
+        write!(f, "{} {code}: {}", status.as_u16(), self.detail)
     }
 }
 

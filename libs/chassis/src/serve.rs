@@ -9,6 +9,7 @@
 //! A background task that ends before it was asked to starts the same sequence, and makes [`run`] fail with its name:
 //! a process that can't do its whole work should be replaced rather than look healthy.
 
+mod connections;
 mod shutdown;
 
 use std::{fmt, io, net::SocketAddr, process::ExitCode, time::Duration};
@@ -24,7 +25,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::connections::Limits;
 use crate::{
+    config,
     health::Readiness,
     metrics,
     telemetry::{self, TelemetryConfig},
@@ -98,6 +101,9 @@ pub async fn process<E: fmt::Display>(
             return ExitCode::FAILURE;
         }
     };
+    for variable in config::unread_variables() {
+        warn!(variable, "no setting has this name: it has no effect here");
+    }
     let code = match work.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -160,11 +166,12 @@ impl Server {
             shutdown,
         } = self;
 
-        let ops_stop = CancellationToken::new();
-        let ops = tokio::spawn(serve_until(
+        let limits = Limits::within(grace);
+        let ops = tokio::spawn(connections::serve(
             ops,
             ops_router(readiness.clone()),
-            ops_stop.clone(),
+            limits,
+            CancellationToken::new(),
         ));
         let closed = CancellationToken::new();
         let listeners: Vec<(&str, JoinHandle<()>)> = [("http", http), ("internal", internal)]
@@ -173,7 +180,7 @@ impl Server {
                 let (listener, router) = api?;
                 Some((
                     name,
-                    tokio::spawn(serve_until(listener, router, closed.clone())),
+                    tokio::spawn(connections::serve(listener, router, limits, closed.clone())),
                 ))
             })
             .collect();
@@ -197,7 +204,6 @@ impl Server {
             }
         }
         unfinished.extend(shutdown.end_tasks(deadline).await);
-        ops_stop.cancel();
         // An ops request in flight isn't waited for.
         ops.abort();
 
@@ -231,22 +237,6 @@ fn addr(listener: &TcpListener) -> SocketAddr {
     listener
         .local_addr()
         .expect("a bound listener has an address")
-}
-
-async fn serve_until(listener: TcpListener, router: Router, stop: CancellationToken) {
-    use axum::serve::ListenerExt as _;
-    let listener = listener.tap_io(|stream| {
-        // A small answer must not wait for the acknowledgement of the one before it.
-        if let Err(error) = stream.set_nodelay(true) {
-            warn!(%error, "TCP_NODELAY not set");
-        }
-    });
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-    {
-        error!(%error, "listener failed");
-    }
 }
 
 /// /livez, /readyz and /metrics.

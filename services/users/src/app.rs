@@ -61,7 +61,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             hashing: Hashing::new(&config.hashing)?,
             guesses: Guesses::new(),
             tokens,
-            refresh_ttl: config.refresh_ttl,
+            session_life: config.session_life,
         }),
         verifier: Verifier::from_static(keys, &config.issuer),
         forwarded_hops: ForwardedHops(config.forwarded_hops),

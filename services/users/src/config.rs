@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::hashing::HashingConfig;
+use crate::store::SessionLife;
 use crate::tokens::{SigningKey, published_key_from_pem};
 
 /// What `--help` says about the settings.
@@ -23,6 +24,7 @@ Settings (environment variables):
   QUOKKA_JWT_ISSUER          `iss` of the access tokens [quokka]
   QUOKKA_ACCESS_TOKEN_TTL    how long an access token is good for, 1s to 24h [15m]
   QUOKKA_REFRESH_TOKEN_TTL   how long a refresh token is good for, 1s to 400d [30d]
+  QUOKKA_SESSION_AGE_MAX     how long after a sign-in its refresh tokens end for good, 1s to 3650d [365d]
   QUOKKA_ARGON2_MEMORY_KIB   memory of one password hash, 1024 to 1048576 KiB [19456]
   QUOKKA_ARGON2_ITERATIONS   passes of one password hash, 1 to 20 [2]
   QUOKKA_HASHING_WORKERS     passwords hashed at the same time, 1 to 64 [one less than the CPUs, at least 1]
@@ -46,7 +48,7 @@ pub(crate) struct Config {
     pub(crate) previous_key: Option<Jwk>,
     pub(crate) issuer: String,
     pub(crate) access_ttl: Duration,
-    pub(crate) refresh_ttl: Duration,
+    pub(crate) session_life: SessionLife,
     pub(crate) hashing: HashingConfig,
     /// How many entries at the end of X-Forwarded-For were written by proxies of ours.
     pub(crate) forwarded_hops: usize,
@@ -71,6 +73,10 @@ impl Config {
             "QUOKKA_REFRESH_TOKEN_TTL",
             RefreshTtl(Duration::from_secs(30 * 86_400)),
         );
+        let SessionAge(session_age_max) = env.or(
+            "QUOKKA_SESSION_AGE_MAX",
+            SessionAge(Duration::from_secs(365 * 86_400)),
+        );
         let MemoryKib(memory_kib) = env.or("QUOKKA_ARGON2_MEMORY_KIB", MemoryKib(19_456));
         let Iterations(iterations) = env.or("QUOKKA_ARGON2_ITERATIONS", Iterations(2));
         let Workers(workers) = env.or("QUOKKA_HASHING_WORKERS", Workers(default_workers()));
@@ -88,7 +94,10 @@ impl Config {
             previous_key,
             issuer,
             access_ttl,
-            refresh_ttl,
+            session_life: SessionLife {
+                ttl: refresh_ttl,
+                age_max: session_age_max,
+            },
             hashing: HashingConfig {
                 params,
                 workers: workers as usize,
@@ -191,6 +200,7 @@ bounded! {
     Hops(u32) = number, 0, 8, "a whole number from 0 to 8";
     AccessTtl(Duration) = parse_duration, Duration::from_secs(1), Duration::from_secs(86_400), "a duration from 1s to 24h";
     RefreshTtl(Duration) = parse_duration, Duration::from_secs(1), Duration::from_secs(400 * 86_400), "a duration from 1s to 400d";
+    SessionAge(Duration) = parse_duration, Duration::from_secs(1), Duration::from_secs(3_650 * 86_400), "a duration from 1s to 3650d";
 }
 
 #[cfg(test)]
@@ -231,7 +241,8 @@ mod tests {
         );
         let config = Config::read(&mut env).unwrap();
         assert_eq!(config.access_ttl, Duration::from_secs(900));
-        assert_eq!(config.refresh_ttl, Duration::from_secs(2_592_000));
+        assert_eq!(config.session_life.ttl, Duration::from_secs(2_592_000));
+        assert_eq!(config.session_life.age_max, Duration::from_secs(31_536_000));
         assert_eq!(
             (
                 config.hashing.params.m_cost(),
@@ -262,6 +273,7 @@ mod tests {
             ("QUOKKA_PREVIOUS_KEY_FILE", "/nowhere/s3cret.pem"),
             ("QUOKKA_ACCESS_TOKEN_TTL", "900"),
             ("QUOKKA_REFRESH_TOKEN_TTL", "0"),
+            ("QUOKKA_SESSION_AGE_MAX", "4000d"),
             ("QUOKKA_ARGON2_MEMORY_KIB", "1"),
             ("QUOKKA_ARGON2_ITERATIONS", "0"),
             ("QUOKKA_HASHING_WORKERS", "many"),

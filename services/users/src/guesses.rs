@@ -1,9 +1,11 @@
-//! Slows down the guessing of passwords, per account and per source.
+//! Slows down the guessing of passwords: per account and source, per source, and per account.
 //!
-//! Each wrong password adds to a debt that shrinks with time (a leaky bucket, kept as the one instant at which the debt
-//! is paid). While the debt is full, sign-in is refused before any password is looked at, the right one included.
+//! Each wrong password adds to debts that shrink with time (leaky buckets, each kept as the one instant at which the debt
+//! is paid). While one is full, sign-in is refused before any password is looked at, the right one included. So the tight
+//! limit is for one account from one source: somebody elsewhere who guesses at an account doesn't keep its owner out. What
+//! many sources may guess at one account together is limited too, but so far off that it takes dozens of them, all the time.
 //! It is kept in memory, in each replica for itself: N replicas allow N times as much, and a restart forgets. That
-//! needs no write to PostgreSQL for a wrong guess, and what it takes is bounded: two caches of `KEYS_MAX` entries of some
+//! needs no write to PostgreSQL for a wrong guess, and what it takes is bounded: three caches of `KEYS_MAX` entries of some
 //! 50 bytes. An address that has no account is slowed down like one that has.
 
 use std::net::IpAddr;
@@ -18,10 +20,17 @@ use crate::account::Email;
 /// Entries in each cache. To push one out, an attacker has to hash about as many other wrong guesses.
 const KEYS_MAX: usize = 100_000;
 
-/// Ten wrong passwords in a row, then one more each 30 seconds: some 2,900 guesses a day.
-const ACCOUNT: Rate = Rate {
+/// Ten wrong passwords in a row from one source, then one more each 30 seconds: some 2,900 guesses a day.
+const PAIR: Rate = Rate {
     burst: 10,
     each: Duration::from_secs(30),
+};
+
+/// A thousand from all sources together, then one more a second. To fill this and keep an account's owner out, somebody
+/// needs thirty sources for as long as that is to last.
+const ACCOUNT: Rate = Rate {
+    burst: 1_000,
+    each: Duration::from_secs(1),
 };
 
 /// Many guests share an address behind a carrier's translation, so a source gets more: 200 wrong ones, then two a second.
@@ -57,6 +66,7 @@ type Key = [u8; 16];
 
 /// The wrong passwords of late.
 pub(crate) struct Guesses {
+    pairs: Mutex<Cache<Key, Instant>>,
     accounts: Mutex<Cache<Key, Instant>>,
     sources: Mutex<Cache<Key, Instant>>,
 }
@@ -64,6 +74,8 @@ pub(crate) struct Guesses {
 /// Whose guesses to count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guesser {
+    /// The account as seen from the source. All who have none, inside the platform, are one.
+    pair: Key,
     account: Key,
     source: Option<Key>,
 }
@@ -75,8 +87,10 @@ impl Guesser {
             IpAddr::V4(v4) => key(b"4", &v4.octets()),
             IpAddr::V6(v6) => key(b"6", &v6.octets()[..8]),
         });
+        let account = key(b"@", email.as_str().as_bytes());
         Self {
-            account: key(b"@", email.as_str().as_bytes()),
+            pair: key(&account, source.as_ref().map_or(&[], Key::as_slice)),
+            account,
             source,
         }
     }
@@ -95,6 +109,7 @@ fn key(kind: &[u8], value: &[u8]) -> Key {
 impl Guesses {
     pub(crate) fn new() -> Self {
         Self {
+            pairs: Mutex::new(Cache::new(KEYS_MAX)),
             accounts: Mutex::new(Cache::new(KEYS_MAX)),
             sources: Mutex::new(Cache::new(KEYS_MAX)),
         }
@@ -102,31 +117,39 @@ impl Guesses {
 
     /// How long this guesser has to wait; `None` if a password may be tried.
     pub(crate) fn wait(&self, guesser: &Guesser, now: Instant) -> Option<Duration> {
-        let account = ACCOUNT.wait(locked(&self.accounts).get(&guesser.account).copied(), now);
-        let source = guesser
-            .source
-            .and_then(|key| SOURCE.wait(locked(&self.sources).get(&key).copied(), now));
-        account.max(source)
+        self.debts(guesser)
+            .filter_map(|(cache, key, rate)| rate.wait(locked(cache).get(&key).copied(), now))
+            .max()
     }
 
     /// A wrong password.
     pub(crate) fn wrong(&self, guesser: &Guesser, now: Instant) {
-        charge(&mut locked(&self.accounts), guesser.account, ACCOUNT, now);
-        if let Some(source) = guesser.source {
-            charge(&mut locked(&self.sources), source, SOURCE, now);
+        for (cache, key, rate) in self.debts(guesser) {
+            let mut cache = locked(cache);
+            let paid_at = rate.charge(cache.get(&key).copied(), now);
+            cache.insert(key, paid_at);
         }
     }
 
-    /// The right password: the account's debt is forgiven, the source's is not, or an attacker with an account of
-    /// their own could wash it off.
+    /// The right password: what was wrong at this account from this source is forgiven. The account's debt is not, which
+    /// others may have made, nor the source's, or an attacker with an account of their own could wash it off.
     pub(crate) fn right(&self, guesser: &Guesser) {
-        locked(&self.accounts).remove(&guesser.account);
+        locked(&self.pairs).remove(&guesser.pair);
     }
-}
 
-fn charge(cache: &mut Cache<Key, Instant>, key: Key, rate: Rate, now: Instant) {
-    let paid_at = rate.charge(cache.get(&key).copied(), now);
-    cache.insert(key, paid_at);
+    /// Each debt that a wrong password of this guesser adds to.
+    fn debts(
+        &self,
+        guesser: &Guesser,
+    ) -> impl Iterator<Item = (&Mutex<Cache<Key, Instant>>, Key, Rate)> {
+        [
+            Some((&self.pairs, guesser.pair, PAIR)),
+            Some((&self.accounts, guesser.account, ACCOUNT)),
+            guesser.source.map(|key| (&self.sources, key, SOURCE)),
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// Nothing panics while it holds the lock, and a debt is right by itself: a poisoned lock is as good as another.
@@ -173,6 +196,37 @@ mod tests {
     }
 
     #[test]
+    fn guesses_from_elsewhere_do_not_keep_a_guest_out_of_the_account() {
+        let (guesses, now) = (Guesses::new(), Instant::now());
+        for n in 0..50 {
+            let attacker = guesser("kim@example.com", &format!("192.0.2.{n}"));
+            while guesses.wait(&attacker, now).is_none() {
+                guesses.wrong(&attacker, now);
+            }
+        }
+        let kim = guesser("kim@example.com", "198.51.100.7");
+        assert_eq!(guesses.wait(&kim, now), None);
+    }
+
+    #[test]
+    fn guesses_from_everywhere_at_one_account_are_bounded_too() {
+        let (guesses, now) = (Guesses::new(), Instant::now());
+        let tries = (0..10_000)
+            .map(|n| guesser("kim@example.com", &format!("10.0.{}.{}", n / 250, n % 250)))
+            .take_while(|attacker| {
+                let may = guesses.wait(attacker, now).is_none();
+                guesses.wrong(attacker, now);
+                may
+            })
+            .count();
+        assert_eq!(tries, 1_000);
+        assert_eq!(
+            guesses.wait(&guesser("lee@example.com", "10.0.0.1"), now),
+            None
+        );
+    }
+
+    #[test]
     fn the_right_password_forgives_the_account_but_not_the_source() {
         let (guesses, now) = (Guesses::new(), Instant::now());
         for n in 0..200 {
@@ -181,10 +235,11 @@ mod tests {
         let kim = guesser("kim@example.com", "192.0.2.1");
         guesses.right(&kim);
         assert!(guesses.wait(&kim, now).is_some());
-        assert_eq!(
-            guesses.wait(&guesser("kim@example.com", "192.0.2.2"), now),
-            None
-        );
+        let kim = guesser("kim@example.com", "192.0.2.2");
+        (0..10).for_each(|_| guesses.wrong(&kim, now));
+        assert!(guesses.wait(&kim, now).is_some());
+        guesses.right(&kim);
+        assert_eq!(guesses.wait(&kim, now), None);
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Turn {
             .await
     }
 
-    /// Checks a password against a stored hash, with the work that the hash's own parameters ask for.
+    /// Checks a password against a stored hash, with the work that the hash's own parameters ask for; if it is wrong, with
+    /// as much as a new hash costs.
     pub(crate) async fn check(
         self,
         password: &Password,
@@ -139,17 +140,32 @@ fn hash(argon2: &Argon2<'_>, password: &[u8]) -> Result<String, HashingError> {
 fn check(argon2: &Argon2<'_>, password: &[u8], stored: &str) -> Result<Check, HashingError> {
     let stored =
         PasswordHash::new(stored).map_err(|error| HashingError::Failed(error.to_string()))?;
-    match argon2.verify_password(password, &stored) {
-        Ok(())
-            if Params::try_from(&stored)
-                .is_ok_and(|params| same_cost(&params, argon2.params())) =>
-        {
-            Ok(Check::Right)
-        }
+    let verified = argon2.verify_password(password, &stored);
+    let costs = Params::try_from(&stored).ok();
+    let costs = costs.as_ref();
+    match verified {
+        Ok(()) if costs.is_some_and(|costs| same_cost(costs, argon2.params())) => Ok(Check::Right),
         Ok(()) => Ok(Check::RightButDated),
-        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(Check::Wrong),
+        Err(argon2::password_hash::Error::PasswordInvalid) => {
+            if let Some(params) = costs.and_then(|costs| shortfall(costs, argon2.params())) {
+                let rest = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+                hash(&rest, password)?;
+            }
+            Ok(Check::Wrong)
+        }
         Err(error) => Err(HashingError::Failed(error.to_string())),
     }
+}
+
+/// The work that a hash of `dated` costs lacks to what `today` asks for; argon2's work is its memory times its passes.
+///
+/// An address without an account is checked with today's costs. Without this, one with an account whose owner hasn't come
+/// since they were raised would be known by its quicker answer. (Where they were lowered, it is known by a slower one.)
+fn shortfall(dated: &Params, today: &Params) -> Option<Params> {
+    let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
+    let lacking = work(today).checked_sub(work(dated))?;
+    let memory_kib = u32::try_from(lacking / u64::from(today.t_cost())).ok()?;
+    Params::new(memory_kib, today.t_cost(), 1, None).ok()
 }
 
 fn same_cost(one: &Params, other: &Params) -> bool {
@@ -239,6 +255,27 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(check, Check::RightButDated);
+    }
+
+    #[test]
+    fn a_wrong_password_costs_as_much_whatever_its_hash_was_made_with() {
+        let params = |memory_kib, passes| Params::new(memory_kib, passes, 1, None).unwrap();
+        let work = |params: &Params| params.m_cost() * params.t_cost();
+        let today = params(19_456, 3);
+        for dated in [
+            params(19_456, 2),
+            params(9_216, 3),
+            params(4_096, 1),
+            params(46_080, 1),
+        ] {
+            let rest = shortfall(&dated, &today).unwrap();
+            let lacking = work(&today) - work(&dated) - work(&rest);
+            assert!(lacking < today.t_cost(), "{dated:?}: {rest:?}");
+            assert!(rest.m_cost() <= today.m_cost());
+        }
+        for enough in [&today, &params(65_536, 2)] {
+            assert!(shortfall(enough, &today).is_none(), "{enough:?}");
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::account::{Email, Name, NewPassword, Password, Profile};
 use crate::guesses::{Guesser, Guesses};
 use crate::hashing::{Check, Hashing, HashingError, Turn};
 use crate::metrics::REFRESH_TOKENS_REUSED;
-use crate::store::{Account, NewAccount, Refreshed, Store, StoreError};
+use crate::store::{Account, NewAccount, Refreshed, SessionLife, Store, StoreError};
 use crate::tokens::{AccessTokens, KeyError, RefreshToken};
 
 /// Why a flow did not end well.
@@ -61,7 +61,7 @@ pub(crate) struct Identity {
     pub(crate) hashing: Hashing,
     pub(crate) guesses: Guesses,
     pub(crate) tokens: AccessTokens,
-    pub(crate) refresh_ttl: Duration,
+    pub(crate) session_life: SessionLife,
 }
 
 impl Identity {
@@ -146,7 +146,7 @@ impl Identity {
 
         let token = RefreshToken::first();
         self.store
-            .open_session(user_id, token.hashes(), self.refresh_ttl)
+            .open_session(user_id, token.hashes(), self.session_life)
             .await?;
         self.pair(user_id, &account.profile.roles, &token)
     }
@@ -157,7 +157,7 @@ impl Identity {
         let next = presented.next();
         match self
             .store
-            .refresh(presented.hashes(), next.hashes(), self.refresh_ttl)
+            .refresh(presented.hashes(), next.hashes(), self.session_life)
             .await?
         {
             Refreshed::Next { user_id, roles } => self.pair(user_id, &roles, &next),

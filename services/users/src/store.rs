@@ -44,6 +44,15 @@ pub(crate) struct NewAccount<'a> {
     pub(crate) sign_up_key: Option<[u8; 32]>,
 }
 
+/// How long a session lasts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionLife {
+    /// Without a refresh.
+    pub(crate) ttl: Duration,
+    /// However often it is refreshed.
+    pub(crate) age_max: Duration,
+}
+
 /// What became of a refresh.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refreshed {
@@ -157,7 +166,7 @@ impl Store {
         &self,
         user_id: Uuid,
         token: RefreshHashes,
-        ttl: Duration,
+        life: SessionLife,
     ) -> Result<(), StoreError> {
         sqlx::query!(
             "WITH crowded AS (
@@ -173,7 +182,7 @@ impl Store {
             user_id,
             &token.family,
             &token.turn,
-            ttl.as_secs_f64(),
+            life.ttl.min(life.age_max).as_secs_f64(),
             SESSIONS_PER_USER_MAX - 1,
         )
         .execute(&self.pool)
@@ -188,20 +197,23 @@ impl Store {
         &self,
         presented: RefreshHashes,
         next: RefreshHashes,
-        ttl: Duration,
+        life: SessionLife,
     ) -> Result<Refreshed, StoreError> {
         let won = sqlx::query!(
             "UPDATE sessions s
-             SET turn_hash = $4, turn = turn + 1, refreshed_at = now(), expires_at = now() + make_interval(secs => $5)
+             SET turn_hash = $4, turn = turn + 1, refreshed_at = now(),
+                 expires_at = LEAST(now() + make_interval(secs => $5), s.created_at + make_interval(secs => $6))
              FROM users u
              WHERE s.session_id = $1 AND s.family_hash = $2 AND s.turn_hash = $3
-               AND s.ended_at IS NULL AND s.expires_at > now() AND u.user_id = s.user_id
+               AND s.ended_at IS NULL AND s.expires_at > now() AND s.created_at + make_interval(secs => $6) > now()
+               AND u.user_id = s.user_id
              RETURNING u.user_id, u.roles",
             presented.session_id,
             &presented.family,
             &presented.turn,
             &next.turn,
-            ttl.as_secs_f64(),
+            life.ttl.as_secs_f64(),
+            life.age_max.as_secs_f64(),
         )
         .fetch_optional(&self.pool)
         .await
@@ -241,12 +253,13 @@ impl Store {
         Ok(())
     }
 
-    /// Removes sessions that could not be refreshed any more even if they had not ended. True if there may be more.
+    /// Removes sessions that are over, those that were ended a day after that: a used token that comes again meanwhile can
+    /// still be looked into. True if there may be more.
     pub(crate) async fn sweep_sessions(&self) -> Result<bool, StoreError> {
         let swept = sqlx::query!(
             "DELETE FROM sessions WHERE session_id IN (
-                 SELECT session_id FROM sessions WHERE expires_at < now()
-                 ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+                 SELECT session_id FROM sessions WHERE expires_at < now() OR ended_at < now() - interval '1 day'
+                 LIMIT $1 FOR UPDATE SKIP LOCKED
              )",
             SWEEP_ROWS_MAX,
         )
@@ -320,5 +333,33 @@ mod tests {
         // Some of the rest got over in the meantime; those that last minutes more did not.
         let last = *left.last().unwrap();
         assert!((1..=499).contains(&last), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_sweep_removes_sessions_that_ended_a_day_ago_and_keeps_those_of_today() {
+        let database = testkit::Postgres::shared()
+            .await
+            .create_database()
+            .await
+            .unwrap();
+        let pool = database.pool().await.unwrap();
+        sqlx::migrate!().run(&pool).await.unwrap();
+        sqlx::raw_sql(
+            "INSERT INTO users (user_id, email, name, password_hash)
+             VALUES (gen_random_uuid(), 'kim@example.com', 'Kim', '$argon2id$');
+             INSERT INTO sessions (session_id, user_id, family_hash, turn_hash, expires_at, ended_at, end_reason)
+             SELECT gen_random_uuid(), user_id, sha256('f'), sha256('t'), now() + interval '30 days',
+                 now() - make_interval(hours => ago), CASE WHEN ago IS NOT NULL THEN 'SIGNED_OUT' END
+             FROM users, unnest(ARRAY[NULL, 1, 23, 25, 600]) ago",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        assert!(!Store::new(pool.clone()).sweep_sessions().await.unwrap());
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(left, 3);
     }
 }

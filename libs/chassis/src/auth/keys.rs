@@ -10,11 +10,15 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use jsonwebtoken::{
     DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, JwkSet},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk},
 };
+use reqwest::redirect::Policy;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
@@ -39,8 +43,8 @@ const JWKS_BYTES_MAX: usize = 64 * 1024;
 /// Keys that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// Not a JWK set.
-    #[error("not a JWK set: {0}")]
+    /// Not a JWK set, or not a key.
+    #[error("not a JWK: {0}")]
     Json(#[from] serde_json::Error),
     /// Not an Ed25519 public key.
     #[error("not an Ed25519 public key: {0}")]
@@ -107,19 +111,21 @@ impl StaticKeys {
     }
 }
 
-/// The Ed25519 keys of a JWK set; keys of other kinds are for others and are left out.
+/// A JWK set whose keys are yet to be read.
+#[derive(Deserialize)]
+struct RawJwks {
+    keys: Vec<Value>,
+}
+
+/// The Ed25519 keys of a JWK set; keys of other kinds are for others and are left out. So is one that can't be read: the
+/// rest of the set is as good without it.
 fn read_jwks(json: &[u8]) -> Result<HashMap<String, DecodingKey>, KeysError> {
-    let set: JwkSet = serde_json::from_slice(json)?;
+    let set: RawJwks = serde_json::from_slice(json)?;
     let mut by_id = HashMap::new();
-    for jwk in &set.keys {
-        let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm else {
-            continue;
-        };
-        if pair.curve != EllipticCurve::Ed25519 {
-            continue;
-        }
-        if let Some(kid) = &jwk.common.key_id {
-            by_id.insert(kid.clone(), DecodingKey::from_jwk(jwk)?);
+    for jwk in set.keys {
+        match read_jwk(jwk) {
+            Ok(key) => by_id.extend(key),
+            Err(error) => warn!(%error, "a key of the set is left out"),
         }
     }
     if by_id.is_empty() {
@@ -127,6 +133,21 @@ fn read_jwks(json: &[u8]) -> Result<HashMap<String, DecodingKey>, KeysError> {
     } else {
         Ok(by_id)
     }
+}
+
+/// An Ed25519 key by its id; `None` for a key of another kind or without an id.
+fn read_jwk(jwk: Value) -> Result<Option<(String, DecodingKey)>, KeysError> {
+    let jwk: Jwk = serde_json::from_value(jwk)?;
+    let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm else {
+        return Ok(None);
+    };
+    if pair.curve != EllipticCurve::Ed25519 {
+        return Ok(None);
+    }
+    let Some(kid) = jwk.common.key_id.clone() else {
+        return Ok(None);
+    };
+    Ok(Some((kid, DecodingKey::from_jwk(&jwk)?)))
 }
 
 /// Where a verifier finds the keys of the moment.
@@ -228,10 +249,13 @@ pub(super) struct Refresh {
 impl Refresh {
     pub(super) async fn run(self, stop: CancellationToken) -> Result<(), reqwest::Error> {
         // A connection of its own for each fetch: they are rare, and one that was made to the wrong place, while names
-        // or routes were still being set up, must not be kept.
+        // or routes were still being set up, must not be kept. The keys are only ever those of the address that was
+        // configured: not of one that it points to, nor from a proxy that the environment happens to name.
         let client = reqwest::Client::builder()
             .timeout(FETCH_TIMEOUT)
             .pool_max_idle_per_host(0)
+            .redirect(Policy::none())
+            .no_proxy()
             .build()?;
         loop {
             self.fetch_once(&client).await;
@@ -268,8 +292,10 @@ impl Refresh {
             .get(self.url.clone())
             .send()
             .await
-            .and_then(reqwest::Response::error_for_status)
             .map_err(|error| KeysError::Fetch(error.without_url().to_string()))?;
+        if response.status() != StatusCode::OK {
+            return Err(KeysError::Fetch(format!("answered {}", response.status())));
+        }
         let body = http_body_util::Limited::new(reqwest::Body::from(response), JWKS_BYTES_MAX);
         let json = body
             .collect()

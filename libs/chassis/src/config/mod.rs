@@ -10,6 +10,7 @@ use std::{
     ffi::OsString,
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -23,6 +24,12 @@ pub use setting::{Setting, parse_duration};
 /// What a process exits with when its settings can't work.
 pub const EXIT_CODE: u8 = 2;
 
+/// What the names of our variables begin with.
+const PREFIX: &str = "QUOKKA_";
+
+/// [`Env::unread`] of this process's own environment, kept until there is a log to tell it in.
+static UNREAD: OnceLock<Vec<String>> = OnceLock::new();
+
 /// Finds a variable by its name.
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
@@ -33,6 +40,10 @@ type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 pub struct Env {
     process: String,
     variables: Box<Lookup>,
+    /// The names of ours that are there.
+    present: BTreeSet<String>,
+    /// The environment is this process's own, and not one of a test.
+    is_real: bool,
     read: BTreeSet<String>,
     mistakes: Vec<Mistake>,
 }
@@ -40,7 +51,11 @@ pub struct Env {
 impl Env {
     /// The environment of this process, called `process` in what is said about mistakes.
     pub fn new(process: impl Into<String>) -> Self {
-        Self::with(process, |name| std::env::var_os(name))
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Self {
+            is_real: true,
+            ..Self::with(process, names, |name| std::env::var_os(name))
+        }
     }
 
     /// The environment of this process, called by the name of its executable.
@@ -66,16 +81,23 @@ impl Env {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
-        Self::with(process, move |name| pairs.get(name).cloned())
+        let names: Vec<String> = pairs.keys().cloned().collect();
+        Self::with(process, names, move |name| pairs.get(name).cloned())
     }
 
     fn with(
         process: impl Into<String>,
+        names: impl IntoIterator<Item = String>,
         variables: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static,
     ) -> Self {
         Self {
             process: process.into(),
             variables: Box::new(variables),
+            present: names
+                .into_iter()
+                .filter(|name| name.starts_with(PREFIX))
+                .collect(),
+            is_real: false,
             read: BTreeSet::new(),
             mistakes: Vec::new(),
         }
@@ -92,7 +114,7 @@ impl Env {
         }
     }
 
-    /// A setting that may be left out. An empty value counts as left out.
+    /// A setting that may be left out. An empty value, or one of blanks, counts as left out.
     pub fn optional<T: Setting>(&mut self, name: &str) -> Option<T> {
         self.text(name).map(|text| self.parse(name, &text))
     }
@@ -149,6 +171,9 @@ impl Env {
     /// Refuses the settings if anything was wrong with them, and names all of it.
     pub fn finish(&mut self) -> Result<(), Mistakes> {
         if self.mistakes.is_empty() {
+            if self.is_real {
+                UNREAD.get_or_init(|| self.unread().map(ToOwned::to_owned).collect());
+            }
             return Ok(());
         }
         Err(Mistakes {
@@ -162,11 +187,17 @@ impl Env {
         self.read.iter().map(String::as_str)
     }
 
-    /// The value of a variable; `None` where it is missing, empty, or not text (which is a mistake).
+    /// The variables named as ours are that no setting has read: misspelt, or for another process. They are no mistake,
+    /// since one environment may serve several processes; [`crate::serve::process`] logs them.
+    pub fn unread(&self) -> impl Iterator<Item = &str> {
+        self.present.difference(&self.read).map(String::as_str)
+    }
+
+    /// The value of a variable; `None` where it is missing, blank, or not text (which is a mistake).
     fn text(&mut self, name: &str) -> Option<String> {
         self.read.insert(name.to_owned());
         match (self.variables)(name)?.into_string() {
-            Ok(text) if text.is_empty() => None,
+            Ok(text) if text.trim().is_empty() => None,
             Ok(text) => Some(text),
             Err(_) => {
                 self.mistake(name, "is not UTF-8 text");
@@ -181,6 +212,11 @@ impl Env {
             T::placeholder()
         })
     }
+}
+
+/// What [`Env::unread`] was when this process had read its settings.
+pub(crate) fn unread_variables() -> &'static [String] {
+    UNREAD.get().map_or(&[], Vec::as_slice)
 }
 
 /// One setting that can't work, and why.
@@ -261,6 +297,13 @@ impl Process {
                 format!("{reason}: give a filter such as `info` or `info,sqlx=warn`"),
             );
         }
+        let shutdown_grace = env.or("QUOKKA_SHUTDOWN_GRACE", Duration::from_secs(20));
+        if shutdown_grace.is_zero() {
+            env.mistake(
+                "QUOKKA_SHUTDOWN_GRACE",
+                "is no time at all: give a duration such as 20s",
+            );
+        }
         Self {
             ops_addr: env.or(
                 "QUOKKA_OPS_ADDR",
@@ -268,7 +311,7 @@ impl Process {
             ),
             log_filter,
             otlp_endpoint: env.optional("QUOKKA_OTLP_ENDPOINT"),
-            shutdown_grace: env.or("QUOKKA_SHUTDOWN_GRACE", Duration::from_secs(20)),
+            shutdown_grace,
             namespace: env.or("QUOKKA_NAMESPACE", "quokka".to_owned()),
             instance: env.optional("POD_NAME").unwrap_or_else(instance_name),
         }

@@ -13,8 +13,8 @@ use crate::problem::{FieldError, Problem, common};
 
 /// A JSON body, in a request or an answer.
 ///
-/// A request must say `Content-Type: application/json`. What can't be read is 400 with a JSON pointer to the place;
-/// give `T` `#[serde(deny_unknown_fields)]`, so that a misspelt field is not silently ignored.
+/// A request must say `Content-Type: application/json` and have an object as its body. What can't be read is 400 with a
+/// JSON pointer to the place; give `T` `#[serde(deny_unknown_fields)]`, so that a misspelt field is not silently ignored.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json<T>(pub T);
 
@@ -44,6 +44,10 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 /// Reads JSON as [`Json`] does, from bytes that came some other way.
 pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde takes an array for a struct, its items for the fields in the order of their declaration.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::field("", "is an array: send an object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = json_pointer(error.path().iter());

@@ -5,6 +5,10 @@
 
 use std::{
     fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -13,6 +17,7 @@ use opentelemetry::{
     trace::{Span as _, SpanKind, TraceContextExt as _, Tracer as _},
 };
 use opentelemetry_sdk::trace::SdkTracer;
+use sqlx::postgres::PgConnectOptions;
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -27,6 +32,27 @@ use tracing_subscriber::{
 
 /// Where sqlx's events about statements come from.
 const TARGET: &str = "sqlx::query";
+
+/// The database that this process's statements go to.
+static DATABASE: OnceLock<String> = OnceLock::new();
+/// There is another one besides, and sqlx doesn't say which of them a statement went to.
+static AMBIGUOUS: AtomicBool = AtomicBool::new(false);
+
+/// Notes the database of a pool, for `db.namespace`.
+pub(super) fn connects_to(options: &PgConnectOptions) {
+    let Some(name) = options.get_database() else {
+        return;
+    };
+    if DATABASE.get_or_init(|| name.to_owned()) != name {
+        AMBIGUOUS.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The one database of this process.
+fn database() -> Option<&'static str> {
+    let name = DATABASE.get()?;
+    (!AMBIGUOUS.load(Ordering::Relaxed)).then_some(name)
+}
 
 /// Makes the spans.
 pub(crate) struct StatementSpans {
@@ -80,12 +106,16 @@ impl<S: Subscriber> Layer<S> for StatementSpans {
             .span_builder(summary.clone())
             .with_kind(SpanKind::Client)
             .with_start_time(started)
-            .with_attributes([
-                KeyValue::new("db.system.name", "postgresql"),
-                KeyValue::new("db.operation.name", operation),
-                KeyValue::new("db.query.summary", summary),
-                KeyValue::new("db.query.text", text.to_owned()),
-            ])
+            .with_attributes(
+                [
+                    KeyValue::new("db.system.name", "postgresql"),
+                    KeyValue::new("db.operation.name", operation),
+                    KeyValue::new("db.query.summary", summary),
+                    KeyValue::new("db.query.text", text.to_owned()),
+                ]
+                .into_iter()
+                .chain(database().map(|name| KeyValue::new("db.namespace", name))),
+            )
             .start_with_context(&self.tracer, &Context::current())
             .end_with_timestamp(ended);
     }

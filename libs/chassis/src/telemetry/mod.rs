@@ -8,7 +8,11 @@ mod context;
 mod log;
 mod sampler;
 
-use std::time::Duration;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    panic::PanicHookInfo,
+    time::Duration,
+};
 
 use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig as _;
@@ -63,7 +67,7 @@ pub enum TelemetryError {
     StartedTwice,
 }
 
-/// Starts logs and traces for the whole process. Call it once, inside the tokio runtime, before anything is logged.
+/// Starts logs and traces for the whole process, and makes panics log lines. Call it once, inside the tokio runtime, before anything is logged.
 pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, TelemetryError> {
     let log_filter = parse_log_filter(&config.log_filter)?;
     let provider = config
@@ -99,12 +103,28 @@ pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, TelemetryError> 
         .with(statements)
         .try_init()
         .map_err(|_| TelemetryError::StartedTwice)?;
+    std::panic::set_hook(Box::new(log_panic));
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     if let Some(provider) = &provider {
         sampler::exporting();
         opentelemetry::global::set_tracer_provider(provider.clone());
     }
     Ok(TelemetryGuard { provider })
+}
+
+/// A panic as a log line: with the trace it belongs to, and with its backtrace where `RUST_BACKTRACE` asks for one.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic
+        .payload_as_str()
+        .unwrap_or("something that is no text");
+    let backtrace = Backtrace::capture();
+    tracing::error!(
+        location = panic.location().map(tracing::field::display),
+        thread = std::thread::current().name(),
+        backtrace = (backtrace.status() == BacktraceStatus::Captured)
+            .then(|| tracing::field::display(&backtrace)),
+        "panicked: {message}"
+    );
 }
 
 /// Whether a log filter can be read, for the check of settings.

@@ -17,6 +17,8 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
+use super::TraceContext;
+
 /// Traces that may start in one process in one second: at about 3 microseconds a span, under a thousandth of a core.
 const TRACES_PER_SECOND_MAX: u64 = 100;
 
@@ -35,6 +37,17 @@ pub(super) fn exporting() {
 pub fn may_start_trace(sampled: Option<bool>) -> bool {
     EXPORTING.load(Ordering::Relaxed)
         && sampled.unwrap_or_else(|| started_this_second() < TRACES_PER_SECOND_MAX)
+}
+
+impl TraceContext {
+    /// The same context as a process at the edge takes it. From inside, `sampled` is the word of whoever started the
+    /// trace; from outside it is a wish, which is granted to no more of them than may start here.
+    pub fn wished(self) -> Self {
+        Self {
+            sampled: self.sampled && take_one(),
+            ..self
+        }
+    }
 }
 
 /// The sampler of the whole process: the parent's decision, or the limit where there is none.

@@ -1,4 +1,4 @@
-use axum::{Router, body::Body, extract::FromRef, routing::get as on_get};
+use axum::{Router, body::Body, extract::FromRef, response::Redirect, routing::get as on_get};
 use chassis::{
     auth::{AuthError, Caller, StaticKeys, Verifier},
     health::Readiness,
@@ -215,6 +215,44 @@ async fn a_new_key_is_fetched_when_first_met_and_unknown_ones_not_for_ever() {
         "{} requests for 100 forged tokens",
         users.requests() - before
     );
+}
+
+#[tokio::test]
+async fn keys_are_not_fetched_from_where_a_redirect_points() {
+    let users = JwksServer::start(TokenIssuer::new().jwks()).await.unwrap();
+    let target = users.url().to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
+    let redirect = Router::new().route(
+        "/jwks.json",
+        on_get(async move || Redirect::temporary(&target)),
+    );
+    tokio::spawn(async move { axum::serve(listener, redirect).await });
+    let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
+    let _verifier = Verifier::from_jwks_url(url.parse().unwrap(), "quokka", &readiness, &shutdown);
+    eventually(PATIENCE, || async {
+        let missing = readiness.report().missing;
+        missing.iter().any(|missing| missing.reason.contains("307"))
+    })
+    .await;
+    assert_eq!(users.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_cant_be_read_does_not_take_the_others_with_it() {
+    let issuer = TokenIssuer::new();
+    let set = json!({"keys": [
+        {"kty": "of the future", "kid": "f"},
+        {"kty": "OKP", "crv": "Ed25519", "kid": "x", "x": "not base64!"},
+        {"kid": "nothing else"},
+        7,
+        issuer.jwk(),
+    ]});
+    let keys = StaticKeys::from_jwks_json(set.to_string().as_bytes()).unwrap();
+    let verifier = Verifier::from_static(keys, "quokka");
+    let user = Uuid::new_v4();
+    let caller = verifier.verify(&issuer.token(user)).await.unwrap();
+    assert_eq!(caller.user_id, user);
 }
 
 #[test]

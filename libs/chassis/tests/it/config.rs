@@ -110,6 +110,46 @@ fn every_mistake_is_named_at_once() {
 }
 
 #[test]
+fn blanks_are_no_value() {
+    let mut env = Env::from_pairs("test", [("QUOKKA_ISSUER", "  "), ("QUOKKA_SECRET", "\t")]);
+    assert_eq!(env.or("QUOKKA_ISSUER", "quokka".to_owned()), "quokka");
+    let _ = env.secret("QUOKKA_SECRET");
+    let mistakes = env.finish().unwrap_err().to_string();
+    assert!(mistakes.contains("QUOKKA_SECRET is not set"), "{mistakes}");
+}
+
+#[test]
+fn a_process_needs_some_time_to_end() {
+    let mut env = Env::from_pairs("test", [("QUOKKA_SHUTDOWN_GRACE", "0s")]);
+    let _ = Process::read(&mut env);
+    let mistakes = env.finish().unwrap_err().to_string();
+    assert!(
+        mistakes.contains("QUOKKA_SHUTDOWN_GRACE is no time at all"),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn variables_that_no_setting_reads_are_known_by_name() {
+    let mut env = Env::from_pairs(
+        "test",
+        [
+            ("QUOKKA_NAME", "a"),
+            ("QUOKKA_NMAE", "b"),
+            ("HOME", "/"),
+            ("QUOKKA_CITY", "c"),
+        ],
+    );
+    let _ = env.required::<String>("QUOKKA_NAME");
+    let _ = env.optional::<String>("QUOKKA_MISSING");
+    env.finish().unwrap();
+    assert_eq!(
+        env.unread().collect::<Vec<_>>(),
+        ["QUOKKA_CITY", "QUOKKA_NMAE"]
+    );
+}
+
+#[test]
 fn no_value_is_ever_printed() {
     let mut env = Env::from_pairs(
         "test",

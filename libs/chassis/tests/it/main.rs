@@ -70,7 +70,7 @@ impl Answer {
             Some(32),
             "{self:?}"
         );
-        self.body["detail"].as_str().unwrap_or_default()
+        self.body["detail"].as_str().unwrap()
     }
 }
 

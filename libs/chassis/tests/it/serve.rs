@@ -15,7 +15,7 @@ use chassis::{
 };
 use serde_json::Value;
 use testkit::eventually;
-use tokio::sync::mpsc;
+use tokio::{io::AsyncWriteExt as _, sync::mpsc};
 
 use super::PATIENCE;
 
@@ -99,10 +99,15 @@ struct Running {
 
 impl Running {
     fn start(role: &str) -> Self {
+        Self::start_with(role, &[])
+    }
+
+    fn start_with(role: &str, settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "serve::process", "--nocapture"])
             .env(ROLE, role)
             .env_remove("QUOKKA_LOG")
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -184,6 +189,41 @@ async fn sigterm_finishes_what_is_in_flight_and_flushes_and_exits_0() {
     .await;
 }
 
+#[tokio::test]
+async fn half_a_head_does_not_keep_a_process_from_ending() {
+    let mut service = Running::start("service");
+    let (service, bound) = blocking(move || {
+        let bound = service.wait_for("bound");
+        (service, bound)
+    })
+    .await;
+    let address = bound["http"].as_str().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /slow HTTP/1.1\r\nhost")
+        .await
+        .unwrap();
+    // What came later is answered, so the process has seen the half.
+    let url = format!("http://{address}/slow");
+    assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
+    let code = blocking(move || {
+        service.terminate();
+        service.exit_code()
+    })
+    .await;
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_panic_is_a_log_line_with_its_place() {
+    let mut process = Running::start("panicking");
+    let line = process.wait_for("panicked: out of tea");
+    assert_eq!(line["level"], "ERROR");
+    let place = line["location"].as_str().unwrap();
+    assert!(place.contains("tests/it/serve.rs:"), "{place}");
+    assert_eq!(process.exit_code(), Some(1));
+}
+
 #[test]
 fn a_task_that_ends_unasked_ends_the_process_with_its_name() {
     for (role, cause) in [
@@ -200,6 +240,16 @@ fn a_task_that_ends_unasked_ends_the_process_with_its_name() {
         process.wait_for("flushed");
         assert_eq!(process.exit_code(), Some(1));
     }
+}
+
+#[test]
+fn a_misspelt_setting_is_told_in_the_log() {
+    let mut process = Running::start_with("service", &[("QUOKKA_SHUTDOWN_GRAEC", "1s")]);
+    let line = process.wait_for("no setting has this name: it has no effect here");
+    assert_eq!(line["variable"], "QUOKKA_SHUTDOWN_GRAEC");
+    process.wait_for("serving");
+    process.terminate();
+    assert_eq!(process.exit_code(), Some(0));
 }
 
 #[test]

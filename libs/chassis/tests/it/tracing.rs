@@ -159,6 +159,7 @@ async fn spans_are_named_and_filled_as_the_conventions_say() {
         .create_database()
         .await
         .unwrap();
+    let namespace = database.name.clone();
     let output = tokio::task::spawn_blocking(move || {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tracing::traced_process", "--nocapture"])
@@ -221,6 +222,7 @@ async fn spans_are_named_and_filled_as_the_conventions_say() {
     assert_eq!(select.kind(), SpanKind::Client);
     for (key, value) in [
         ("db.system.name", "postgresql"),
+        ("db.namespace", namespace.as_str()),
         ("db.operation.name", "SELECT"),
         ("db.query.summary", "SELECT pg_catalog.pg_class"),
         (

@@ -25,7 +25,7 @@ pub(crate) const INVALID_REFRESH_TOKEN: Code = Code::new(
     StatusCode::UNAUTHORIZED,
     "The refresh token is not valid",
 );
-/// Too many wrong passwords for the account, or from the guest's network.
+/// Too many wrong passwords for the account from the guest's network, from that network, or for the account.
 pub(crate) const TOO_MANY_WRONG_PASSWORDS: Code = Code::new(
     "TOO_MANY_WRONG_PASSWORDS",
     StatusCode::TOO_MANY_REQUESTS,

@@ -146,6 +146,31 @@ async fn a_session_that_is_over_is_refused_and_each_refresh_makes_it_last_longer
 }
 
 #[tokio::test]
+async fn a_session_is_over_at_its_greatest_age_however_often_it_is_refreshed() {
+    let service = Service::start_with(&[("QUOKKA_SESSION_AGE_MAX", "40d")]).await;
+    let token = signed_in(&service).await;
+    service
+        .execute("UPDATE sessions SET created_at = now() - interval '39 days'")
+        .await;
+    let token = service.refresh(&token).await.text("refreshToken");
+    let capped =
+        "SELECT count(*) FROM sessions WHERE expires_at = created_at + interval '960 hours'";
+    assert_eq!(service.count(capped).await, 1);
+    // As if it had been refreshed while a greater age was allowed.
+    service
+        .execute("UPDATE sessions SET created_at = now() - interval '41 days', expires_at = now() + interval '1 day'")
+        .await;
+    is_refused(&service.refresh(&token).await);
+    assert_eq!(
+        service
+            .count("SELECT count(*) FROM sessions WHERE end_reason IS NOT NULL")
+            .await,
+        0,
+        "nobody has used a token twice"
+    );
+}
+
+#[tokio::test]
 async fn no_token_can_be_read_from_the_database() {
     let service = Service::start().await;
     let token = signed_in(&service).await;

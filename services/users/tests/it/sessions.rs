@@ -154,6 +154,26 @@ async fn guessing_is_slowed_down_for_the_account_and_for_no_other() {
 }
 
 #[tokio::test]
+async fn who_guesses_at_an_account_from_elsewhere_does_not_keep_its_owner_out() {
+    let service = Service::start().await;
+    service.sign_up("kim@example.com", "correct horse").await;
+    let sign_in = |password: String, source: &'static str| {
+        let request = service
+            .request("POST", "/v1/sessions")
+            .header("x-forwarded-for", source)
+            .json(&json!({"email": "kim@example.com", "password": password}));
+        service.send(request)
+    };
+    for guess in 0..10 {
+        let answer = sign_in(format!("guess {guess}"), "198.51.100.7").await;
+        assert_eq!(answer.status, 401, "{guess}: {answer:?}");
+    }
+    let right = || "correct horse".to_owned();
+    assert_eq!(sign_in(right(), "198.51.100.7").await.status, 429);
+    assert_eq!(sign_in(right(), "198.51.100.8").await.status, 201);
+}
+
+#[tokio::test]
 async fn guesses_at_once_get_no_further_than_guesses_in_a_row() {
     let service = Service::start_with(&[("QUOKKA_HASHING_WORKERS", "2")]).await;
     service.sign_up("kim@example.com", "correct horse").await;

@@ -154,7 +154,15 @@ async fn what_can_not_be_an_account_is_refused_and_changes_nothing() {
         expected["errors"] = json!([{"detail": given, "pointer": format!("#{pointer}")}]);
         assert_eq!((answer.status, &answer.body), (400, &expected), "{body}");
     }
-    for raw in ["", "{", "[]", "{} {}", "null", "\u{feff}{}"] {
+    for raw in [
+        "",
+        "{",
+        "[]",
+        r#"["kim@example.com", "correct horse", "Kim"]"#,
+        "{} {}",
+        "null",
+        "\u{feff}{}",
+    ] {
         let answer = service
             .post_raw("/v1/users", "application/json", raw.to_owned())
             .await;
