@@ -84,24 +84,27 @@ pub struct PartitionBatch {
 const LINKS_MAX: usize = 16;
 
 impl PartitionBatch {
-    /// A span for the processing of the batch, linked to the spans that sent its records.
-    pub fn span(&self, group: &str) -> Span {
+    /// A span for the processing of batches of one topic together, linked to the spans that sent their records. Where
+    /// they are of one partition, it says which and where the first begins.
+    pub fn span(batches: &[Self], group: &str) -> Span {
+        let Some(first) = batches.first() else {
+            return Span::none();
+        };
+        let only = (batches.len() == 1).then_some(first);
+        let records = || batches.iter().flat_map(|batch| &batch.records);
         let span = tracing::info_span!(
             "process",
-            otel.name = format_args!("process {}", self.source.topic),
+            otel.name = format_args!("process {}", first.source.topic),
             otel.kind = "consumer",
             messaging.system = "kafka",
             messaging.operation.type = "process",
-            messaging.destination.name = &*self.source.topic,
-            messaging.destination.partition.id = self.source.partition.0,
+            messaging.destination.name = &*first.source.topic,
+            messaging.destination.partition.id = only.map(|batch| batch.source.partition.0),
             messaging.consumer.group.name = group,
-            messaging.kafka.offset = self.records.first().map(|record| record.offset),
-            messaging.batch.message_count = self.records.len(),
+            messaging.kafka.offset = only.and_then(|batch| Some(batch.records.first()?.offset)),
+            messaging.batch.message_count = records().count(),
         );
-        let traces = self
-            .records
-            .iter()
-            .filter_map(|record| record.trace.as_ref());
+        let traces = records().filter_map(|record| record.trace.as_ref());
         for trace in traces.take(LINKS_MAX) {
             span.add_link(trace.span_context());
         }

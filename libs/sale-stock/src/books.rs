@@ -1,8 +1,12 @@
 //! What the operator and the ledger tell each other about a sale, as JSON: the definition that is to hold,
 //! and the books as they stand.
+//!
+//! Definitions are also kept. One that a later version kept may have fields that this one doesn't know, and is read
+//! all the same; one that is declared may not ([`SaleDefinition::unknown_fields`]).
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Epoch, SaleUid, Stock};
 
@@ -28,7 +32,7 @@ impl SaleKind {
 
 /// A sale as its resource's specification of one generation declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct SaleDefinition {
     /// `metadata.uid`.
     pub uid: SaleUid,
@@ -71,9 +75,64 @@ pub struct SaleDefinition {
     pub coupon: Option<CouponTerms>,
 }
 
+impl SaleDefinition {
+    /// JSON pointers to fields that no definition has: whoever declares a sale by them means something that would not
+    /// happen.
+    pub fn unknown_fields(json: &Value) -> Vec<String> {
+        let mut unknown = Vec::new();
+        let objects = KNOWN_FIELDS.iter().map(|(at, known)| (*at, *known));
+        let discount = json.pointer("/discount");
+        let percent = discount.is_some_and(|discount| discount.get("percent").is_some());
+        let known = if percent {
+            PERCENT_FIELDS
+        } else {
+            AMOUNT_FIELDS
+        };
+        for (at, known) in objects.chain([("/discount", known)]) {
+            let Some(object) = json.pointer(at).and_then(Value::as_object) else {
+                continue;
+            };
+            let others = object.keys().filter(|name| !known.contains(&name.as_str()));
+            unknown.extend(others.map(|name| format!("{at}/{name}")));
+        }
+        unknown
+    }
+}
+
+/// The fields of the objects of a definition, by where they stand; those of its discount depend on its kind.
+const KNOWN_FIELDS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "uid",
+            "name",
+            "kind",
+            "generation",
+            "displayName",
+            "starts",
+            "ends",
+            "stock",
+            "perUserLimit",
+            "claimTtlMs",
+            "paused",
+            "topic",
+            "partitions",
+            "target",
+            "stayDates",
+            "discount",
+            "coupon",
+        ],
+    ),
+    ("/target", &["roomTypeIds", "stayIds", "regions"]),
+    ("/stayDates", &["from", "to"]),
+    ("/coupon", &["validForMs", "minOrderAmount", "regions"]),
+];
+const PERCENT_FIELDS: &[&str] = &["percent", "maxAmount"];
+const AMOUNT_FIELDS: &[&str] = &["amount"];
+
 /// What a time sale covers: at least one list is not empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Room types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,7 +147,7 @@ pub struct Target {
 
 /// Calendar dates of stay, both included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct StayDates {
     /// First night.
     pub from: jiff::civil::Date,
@@ -108,7 +167,7 @@ pub enum Discount {
 
 /// A share of the price, at most `max_amount` won.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PercentDiscount {
     /// 1 to 99.
     pub percent: u8,
@@ -119,7 +178,7 @@ pub struct PercentDiscount {
 
 /// A fixed sum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct AmountDiscount {
     /// Whole won.
     pub amount: i64,
@@ -127,7 +186,7 @@ pub struct AmountDiscount {
 
 /// The coupon that a campaign issues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct CouponTerms {
     /// Milliseconds from the claim for which the coupon is valid.
     pub valid_for_ms: i64,
@@ -213,4 +272,51 @@ pub struct Books {
 pub struct RecoveryRequest {
     /// Why, for logs and events.
     pub reason: String,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn full(discount: Value) -> Value {
+        json!({
+            "uid": "0190b3a4-7c1e-7f00-8000-000000000001", "name": "jeju", "kind": "TIME_SALE", "generation": 1,
+            "displayName": "Jeju", "starts": "2026-12-01T03:00:00Z", "ends": "2026-12-01T05:00:00Z", "stock": 5,
+            "perUserLimit": 1, "claimTtlMs": 600_000, "paused": false, "topic": "t", "partitions": 3,
+            "target": {"roomTypeIds": ["a"], "stayIds": ["b"], "regions": ["c"]},
+            "stayDates": {"from": "2026-12-05", "to": "2026-12-20"},
+            "discount": discount,
+            "coupon": {"validForMs": 1, "minOrderAmount": 2, "regions": ["c"]},
+        })
+    }
+
+    #[test]
+    fn every_field_of_a_definition_is_known() {
+        for discount in [json!({"percent": 10, "maxAmount": 2}), json!({"amount": 3})] {
+            let json = full(discount);
+            assert_eq!(SaleDefinition::unknown_fields(&json), [""; 0]);
+            let definition: SaleDefinition = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(definition).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn a_field_of_a_later_version_is_named_and_does_not_keep_a_definition_from_being_read() {
+        let mut json = full(json!({"amount": 3, "maxAmount": 2}));
+        json["colour"] = json!("red");
+        json["coupon"]["colour"] = json!("red");
+        let unknown = SaleDefinition::unknown_fields(&json);
+        assert_eq!(
+            unknown,
+            ["/colour", "/coupon/colour", "/discount/maxAmount"]
+        );
+        let definition: SaleDefinition = serde_json::from_value(json).unwrap();
+        assert_eq!(
+            definition.discount,
+            Discount::Amount(AmountDiscount { amount: 3 })
+        );
+    }
 }

@@ -5,17 +5,19 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
-use tracing::Instrument as _;
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 use uuid::fmt::Hyphenated;
 
 use crate::scripts::{Scripts, Source};
 use crate::{
-    ClaimReply, ClaimRequest, Closing, Entry, EntryRef, Epoch, GATE_WRITE_VALIDITY, Gate,
-    GateTerms, GateUpdate, GateWrite, GiveBack, NewGate, OpenReply, Outcome, PER_USER_LIMIT_MAX,
-    Rebuild, RebuiltEntry, SaleUid, Sequence, SettleClock, Settled, Slot, Snapshot, Stale, Stock,
-    UnixMillis, Unopened, UserId,
+    ClaimReply, ClaimRequest, Closing, Ending, Entry, EntryRef, Epoch, GATE_WRITE_VALIDITY, Gate,
+    GateTerms, GateUpdate, GateWrite, GiveBack, Holding, NewGate, OpenReply, Outcome,
+    PER_USER_LIMIT_MAX, Rebuild, RebuiltEntry, SaleUid, Sequence, SettleClock, Settled, Slot,
+    Snapshot, Stale, Stock, UnixMillis, Unopened, UserId,
 };
 
 /// Most requests of one claim call: keeps the script short and its lists below Lua's limit.
@@ -63,6 +65,9 @@ pub enum StockError {
         /// Why not.
         source: RedisError,
     },
+    /// The server is a replica: a failover has demoted it, or the address names the wrong one.
+    #[error("the Redis at the address is not a primary")]
+    Replica,
     /// The reply is not one that the script gives.
     #[error("{doing} in Redis: unexpected reply {reply}")]
     Reply {
@@ -76,8 +81,41 @@ pub enum StockError {
 /// The stock of every sale. Cheap to clone; clones share one connection.
 #[derive(Clone)]
 pub struct SaleStock {
-    connection: ConnectionManager,
+    link: Arc<Link>,
     scripts: Arc<Scripts>,
+}
+
+/// The connection, which finds its server again when it is lost, and is given up when its server is no primary any
+/// more: a demoted one keeps its connections, and would be asked for ever.
+struct Link {
+    client: redis::Client,
+    config: ConnectionManagerConfig,
+    connection: ArcSwap<ConnectionManager>,
+}
+
+impl Link {
+    fn new(client: redis::Client, config: ConnectionManagerConfig) -> RedisResult<Self> {
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
+        Ok(Self {
+            client,
+            config,
+            connection: ArcSwap::from_pointee(connection),
+        })
+    }
+
+    /// The connection is looked up anew with the next call, unless another caller has seen to it.
+    fn replace(&self, demoted: &Arc<ConnectionManager>) {
+        match ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                let found = self.connection.compare_and_swap(demoted, connection);
+                if Arc::ptr_eq(&found, demoted) {
+                    tracing::warn!("the Redis server is a replica: connecting again");
+                }
+            }
+            Err(error) => tracing::error!(%error, "connect to Redis again"),
+        }
+    }
 }
 
 impl std::fmt::Debug for SaleStock {
@@ -121,23 +159,35 @@ impl SaleStock {
             .set_number_of_retries(0)
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.response_timeout));
-        let connection = ConnectionManager::new_lazy_with_config(client, config)
-            .map_err(StockError::Settings)?;
         Ok(Self {
-            connection,
+            link: Arc::new(Link::new(client, config).map_err(StockError::Settings)?),
             scripts: Arc::new(Scripts::new()),
         })
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis answers, as a primary.
     pub async fn ping(&self) -> Result<(), StockError> {
-        self.query("ping", &redis::cmd("PING")).await.map(drop)
+        const DOING: &str = "ask for its role";
+        let connection = self.link.connection.load_full();
+        // Without a span: it is asked for ever.
+        let asked = self.send(&redis::cmd("ROLE")).await;
+        let reply = asked.map_err(|source| StockError::Redis {
+            doing: DOING,
+            source,
+        })?;
+        let parts = array(DOING, reply)?;
+        let role = parts.first().ok_or_else(|| unexpected(DOING, &parts))?;
+        if text(DOING, role)? == "master" {
+            return Ok(());
+        }
+        self.link.replace(&connection);
+        Err(StockError::Replica)
     }
 
     /// Redis's clock.
     pub async fn time(&self) -> Result<UnixMillis, StockError> {
         const DOING: &str = "read the clock";
-        let reply = self.query(DOING, &redis::cmd("TIME")).await?;
+        let reply = self.query(DOING, "TIME", &redis::cmd("TIME")).await?;
         let parts = array(DOING, reply)?;
         match parts.as_slice() {
             [seconds, micros] => {
@@ -152,7 +202,8 @@ impl SaleStock {
     /// Puts every script into the server's cache, so that the first claim needn't.
     pub async fn load_scripts(&self) -> Result<(), StockError> {
         for script in self.scripts.all() {
-            self.load(script).await?;
+            self.query("load a script", "SCRIPT LOAD", &load(script))
+                .await?;
         }
         Ok(())
     }
@@ -231,6 +282,41 @@ impl SaleStock {
         Ok(total)
     }
 
+    /// To be called before claims are ended by a return or an expiry: no request that comes after this is told yes for
+    /// them. Each entry becomes recorded again if the ledger turns out not to have ended its claim within the deadline.
+    /// Refused while the gate isn't open: a recovery may just be putting the claims back as they were.
+    pub async fn begin_ending(
+        &self,
+        sale: SaleUid,
+        entries: &[EntryRef],
+    ) -> Result<Ending, StockError> {
+        const DOING: &str = "announce the end of claims";
+        let script = &self.scripts.begin_ending;
+        let (mut modulus, mut total) = (0, 0);
+        for chunk in entries.chunks(ENTRIES_MAX) {
+            let mut command = self.call(script, &Keys::of(sale));
+            for entry in chunk {
+                command
+                    .arg(field(entry.user, entry.slot))
+                    .arg(entry.claim.to_string());
+            }
+            let reply = self.run(DOING, script, &command).await?;
+            if let Some(why) = unopened(&reply) {
+                return Ok(Ending::Unopened(why));
+            }
+            let parts = array(DOING, reply)?;
+            let [partitions, marked] = parts.as_slice() else {
+                return Err(unexpected(DOING, &parts));
+            };
+            modulus = number(DOING, partitions)?;
+            total += count(DOING, marked)?;
+        }
+        Ok(Ending::Begun {
+            partitions: modulus,
+            marked: total,
+        })
+    }
+
     /// [`Self::settle`] for recorded claims alone.
     pub async fn mark_recorded(
         &self,
@@ -250,18 +336,20 @@ impl SaleStock {
     }
 
     /// Marks up to `max` entries that nobody has asked for within the deadline as [`crate::Mark::Voiding`] (R6)
-    /// and returns them, to have a Void record appended for each (R7). `None` where there is nothing to
-    /// settle: no gate, another run's gate, or too few readings of the clock yet.
+    /// and returns them, to have a Void record appended for each (R7). `read_up_to` is when the log held nothing yet
+    /// that the ledger has not read by now. `None` where there is nothing to settle: no gate, another run's gate, or too
+    /// few readings of the clock yet.
     pub async fn take_stale(
         &self,
         sale: SaleUid,
         clock: &mut SettleClock,
+        read_up_to: Instant,
         max: u32,
     ) -> Result<Option<Stale>, StockError> {
         let sent = Instant::now();
         let redis = self.time().await?;
         // The reading is not older than its sending: a slow reply only makes the cutoff later to be used.
-        let Some(cutoff) = clock.observe(redis, Instant::now().max(sent)) else {
+        let Some(cutoff) = clock.observe(redis, Instant::now().max(sent), read_up_to) else {
             return Ok(None);
         };
         self.take_stale_before(sale, cutoff, max).await
@@ -330,7 +418,7 @@ impl SaleStock {
         let key = format!("quokka:{{{sale}}}:rebuild:{epoch}");
         let mut command = redis::cmd("UNLINK");
         command.arg(&key);
-        self.query("begin a rebuild", &command).await?;
+        self.query("begin a rebuild", "UNLINK", &command).await?;
         Ok(Rebuild {
             sale,
             key,
@@ -362,11 +450,11 @@ impl SaleStock {
                     .arg(field(rebuilt.entry.user, rebuilt.entry.slot))
                     .arg(&value);
             }
-            let added = self.query(DOING, &command).await?;
+            let added = self.query(DOING, "HSET", &command).await?;
             rebuild.entries += number::<u64>(DOING, &added)?;
             let mut expire = redis::cmd("EXPIRE");
             expire.arg(&rebuild.key).arg(REBUILD_TTL_SECONDS);
-            self.query(DOING, &expire).await?;
+            self.query(DOING, "EXPIRE", &expire).await?;
         }
         Ok(())
     }
@@ -476,23 +564,50 @@ impl SaleStock {
         })
     }
 
-    /// A user's entries of a sale, by slot.
-    pub async fn entries_of(&self, sale: SaleUid, user: UserId) -> Result<Vec<Entry>, StockError> {
+    /// What a user holds of each sale, in their order, all at one instant.
+    pub async fn holdings(
+        &self,
+        sales: &[SaleUid],
+        user: UserId,
+    ) -> Result<Vec<Holding>, StockError> {
         const DOING: &str = "read a user's entries";
-        let mut command = redis::cmd("HMGET");
-        command.arg(Keys::of(sale).claims);
-        for slot in 0..PER_USER_LIMIT_MAX {
-            command.arg(field(user, Slot(slot)));
+        if sales.is_empty() {
+            return Ok(Vec::new());
         }
-        let reply = self.query(DOING, &command).await?;
-        let mut entries = Vec::new();
-        for (slot, value) in (0..).zip(array(DOING, reply)?) {
-            if value != Value::Nil {
-                let entry = Entry::parse_value(text(DOING, &value)?, Slot(slot));
-                entries.push(entry.ok_or_else(|| unexpected(DOING, &value))?);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("INFO").arg("server");
+        for sale in sales {
+            let keys = Keys::of(*sale);
+            pipeline.cmd("HLEN").arg(&keys.claims);
+            pipeline.cmd("HMGET").arg(keys.gate);
+            pipeline.arg("run").arg("open").arg("held");
+            pipeline.cmd("HMGET").arg(keys.claims);
+            for slot in 0..PER_USER_LIMIT_MAX {
+                pipeline.arg(field(user, Slot(slot)));
             }
         }
-        Ok(entries)
+        let mut connection = ConnectionManager::clone(&self.link.connection.load());
+        let span = span("MULTI", "MULTI");
+        let query = pipeline.query_async::<Vec<Value>>(&mut connection);
+        let reply = query.instrument(span.clone()).await;
+        let parts = told(&span, reply).map_err(|source| StockError::Redis {
+            doing: DOING,
+            source,
+        })?;
+        let [info, parts @ ..] = parts.as_slice() else {
+            return Err(unexpected(DOING, &parts));
+        };
+        let info = text(DOING, info)?;
+        let run = info
+            .lines()
+            .find_map(|line| line.trim_end().strip_prefix("run_id:"));
+        if parts.len() != 3 * sales.len() {
+            return Err(unexpected(DOING, &parts));
+        }
+        parts
+            .chunks(3)
+            .map(|of_sale| holding(DOING, run, of_sale))
+            .collect()
     }
 
     /// Some entries of a sale and the cursor to go on with; start with 0, and 0 ends it. What changes
@@ -509,7 +624,7 @@ impl SaleStock {
             .arg(cursor)
             .arg("COUNT")
             .arg(ENTRIES_MAX);
-        let parts = array(DOING, self.query(DOING, &command).await?)?;
+        let parts = array(DOING, self.query(DOING, "HSCAN", &command).await?)?;
         let [next, pairs] = parts.as_slice() else {
             return Err(unexpected(DOING, &parts));
         };
@@ -537,7 +652,9 @@ impl SaleStock {
         let keys = Keys::of(sale);
         let mut command = redis::cmd("UNLINK");
         command.arg(keys.gate).arg(keys.claims).arg(keys.unsettled);
-        self.query("remove a sale", &command).await.map(drop)
+        self.query("remove a sale", "UNLINK", &command)
+            .await
+            .map(drop)
     }
 
     fn call(&self, script: &Source, keys: &Keys) -> Cmd {
@@ -559,36 +676,70 @@ impl SaleStock {
             db.system.name = "redis",
             db.operation.name = "EVALSHA",
             db.stored_procedure.name = script.name,
+            error.type = Empty,
         );
-        async {
-            match self.query(doing, command).await {
-                Err(StockError::Redis { source, .. })
-                    if source.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
-                {
-                    self.load(script).await?;
-                    self.query(doing, command).await
+        let called = async {
+            match self.send(command).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.send(&load(script)).await?;
+                    self.send(command).await
                 }
                 result => result,
             }
-        }
-        .instrument(span)
-        .await
+        };
+        let result = called.instrument(span.clone()).await;
+        told(&span, result).map_err(|source| StockError::Redis { doing, source })
     }
 
-    async fn load(&self, script: &Source) -> Result<(), StockError> {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(&script.text);
-        self.query("load a script", &command).await.map(drop)
+    async fn query(
+        &self,
+        doing: &'static str,
+        operation: &'static str,
+        command: &Cmd,
+    ) -> Result<Value, StockError> {
+        let span = span(operation, operation);
+        let result = self.send(command).instrument(span.clone()).await;
+        told(&span, result).map_err(|source| StockError::Redis { doing, source })
     }
 
-    async fn query(&self, doing: &'static str, command: &Cmd) -> Result<Value, StockError> {
-        self.connection
-            .clone()
+    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        let connection = self.link.connection.load_full();
+        let result = ConnectionManager::clone(&connection)
             .send_packed_command(command)
             .await
-            .and_then(Value::extract_error)
-            .map_err(|source| StockError::Redis { doing, source })
+            .and_then(Value::extract_error);
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+        {
+            self.link.replace(&connection);
+        }
+        result
     }
+}
+
+fn load(script: &Source) -> Cmd {
+    let mut command = redis::cmd("SCRIPT");
+    command.arg("LOAD").arg(&script.text);
+    command
+}
+
+/// Of one command that is no script.
+fn span(name: &'static str, operation: &'static str) -> Span {
+    tracing::info_span!(
+        "redis",
+        otel.name = name,
+        otel.kind = "client",
+        db.system.name = "redis",
+        db.operation.name = operation,
+        error.type = Empty,
+    )
+}
+
+/// Notes in the span why a call failed, if it did.
+fn told<T>(span: &Span, result: RedisResult<T>) -> RedisResult<T> {
+    result.inspect_err(|error| {
+        span.record("error.type", error.code().unwrap_or(error.category()));
+    })
 }
 
 fn start(script: &Source, keys: &[&str]) -> Cmd {
@@ -663,6 +814,40 @@ fn parse_claim_reply(reply: Value, requests: usize) -> Result<ClaimReply, StockE
         now: UnixMillis(integer(DOING, now)?),
         outcomes: outcomes.collect::<Result<_, _>>()?,
     }))
+}
+
+fn holding(
+    doing: &'static str,
+    run: Option<&str>,
+    of_sale: &[Value],
+) -> Result<Holding, StockError> {
+    let [
+        Value::Int(claimed),
+        Value::Array(gate),
+        Value::Array(values),
+    ] = of_sale
+    else {
+        return Err(unexpected(doing, &of_sale));
+    };
+    let unopened = match gate.as_slice() {
+        [Value::Nil, ..] | [_, Value::Nil, _] => Some(Unopened::Missing),
+        [_, open, _] if text(doing, open)? != "1" => Some(Unopened::Closed),
+        [_, _, Value::Nil] => Some(Unopened::Foreign),
+        [wrote, _, held] => {
+            let whole = parse_text::<i64>(doing, held)? == *claimed;
+            let own = Some(text(doing, wrote)?) == run;
+            (!own || !whole).then_some(Unopened::Foreign)
+        }
+        other => return Err(unexpected(doing, &other)),
+    };
+    let mut entries = Vec::new();
+    for (slot, value) in (0..).zip(values) {
+        if *value != Value::Nil {
+            let entry = Entry::parse_value(text(doing, value)?, Slot(slot));
+            entries.push(entry.ok_or_else(|| unexpected(doing, value))?);
+        }
+    }
+    Ok(Holding { entries, unopened })
 }
 
 fn unexpected(doing: &'static str, reply: &dyn std::fmt::Debug) -> StockError {

@@ -11,6 +11,8 @@ pub enum Mark {
     Pending,
     /// In the ledger.
     Recorded,
+    /// Being given back or expired: no repeat is told yes for it, and the ledger decides whether it ends.
+    Ending,
     /// Given up by the settling (R6): no repeat may revive it, the ledger decides what it was.
     Voiding,
 }
@@ -50,6 +52,7 @@ impl Entry {
             mark: match parts.next()? {
                 "P" => Mark::Pending,
                 "R" => Mark::Recorded,
+                "E" => Mark::Ending,
                 "V" => Mark::Voiding,
                 _ => return None,
             },
@@ -89,7 +92,7 @@ pub enum Unopened {
     Missing,
     /// A recovery closed it, or the sale is over for good.
     Closed,
-    /// Another run of the server wrote it (R1).
+    /// Another run of the server wrote it (R1), or entries were lost that it held.
     Foreign,
 }
 
@@ -170,6 +173,29 @@ pub struct Settled {
     /// Whether the gate stood open in this run of the server. If not, a rebuild from an earlier reading of
     /// the ledger may put a removed entry back, so that ended claims are to be released again later.
     pub open: bool,
+}
+
+/// What announcing the end of claims came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing was marked.
+    Unopened(Unopened),
+    /// No request that comes from now on is told yes for the claims, unless one of them turns out not to have ended.
+    Begun {
+        /// The modulus of the partitioning in this epoch.
+        partitions: u32,
+        /// Entries marked: a claim without one has ended before, or is not known to Redis.
+        marked: u32,
+    },
+}
+
+/// What a user holds of a sale, at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// By slot.
+    pub entries: Vec<Entry>,
+    /// Why the entries may not be all that there are; `None` if the gate stands open.
+    pub unopened: Option<Unopened>,
 }
 
 /// An active claim of the ledger, to be put into a rebuilt sale.

@@ -26,7 +26,7 @@ pub struct Gate {
     pub epoch: Epoch,
     /// Whether claims are let through (inside the window).
     pub open: bool,
-    /// Whether this run of the server wrote it (R1).
+    /// Whether this run of the server wrote it (R1), and it has all the entries that were put behind it.
     pub own_run: bool,
     /// What it enforces.
     pub terms: GateTerms,

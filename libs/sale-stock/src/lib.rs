@@ -14,8 +14,8 @@ mod settle_clock;
 
 pub use client::{RedisSettings, SaleStock, StockError};
 pub use entry::{
-    ClaimReply, ClaimRequest, Entry, EntryRef, GiveBack, Mark, OpenReply, Outcome, RebuiltEntry,
-    Settled, Stale, Unopened,
+    ClaimReply, ClaimRequest, Ending, Entry, EntryRef, GiveBack, Holding, Mark, OpenReply, Outcome,
+    RebuiltEntry, Settled, Stale, Unopened,
 };
 pub use gate::{Closing, Gate, GateTerms, GateUpdate, GateWrite, NewGate, Rebuild, Snapshot};
 pub use ids::{

@@ -8,6 +8,7 @@ pub(crate) struct Scripts {
     pub(crate) claim: Source,
     pub(crate) give_back: Source,
     pub(crate) settle: Source,
+    pub(crate) begin_ending: Source,
     pub(crate) take_stale: Source,
     pub(crate) close_gate: Source,
     pub(crate) write_gate: Source,
@@ -53,6 +54,7 @@ scripts!(
     claim,
     give_back,
     settle,
+    begin_ending,
     take_stale,
     close_gate,
     write_gate,
@@ -97,7 +99,7 @@ mod tests {
             (&scripts.claim, "dedupe"),
             (&scripts.take_stale, "r1"),
             (&scripts.take_stale, "r6"),
-            (&scripts.write_gate, "fence"),
+            (&scripts.write_gate, "validity"),
         ] {
             let left = without(&script.text, rule).lines().count();
             assert_eq!(

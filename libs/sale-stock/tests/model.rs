@@ -1,6 +1,7 @@
-//! An exhaustive model of the claim protocol: guests who may repeat, one unit, appends that arrive late, never or
-//! unheard, a Redis that is flushed or fails over to a stale copy, recoverers that pause anywhere. With every rule
-//! in force no run loses a yes; without any one of them some run does.
+//! An exhaustive model of the claim protocol: guests who may repeat and give back, one unit, appends that arrive late,
+//! never or unheard, a Redis that is flushed or fails over to a stale copy, recoverers that pause anywhere. With every
+//! rule in force no run loses a yes, and none tells a yes for a claim that was given back before; without any one of
+//! them some run does.
 //!
 //! Time is modelled by what it permits. A request is *live* while it is within the deadline and may still say yes.
 //! Whoever waits the deadline out goes on only when no such request is left; an entry is stale only when none that
@@ -12,6 +13,10 @@ use stateright::{Checker as _, Model, Property};
 const USERS: usize = 2;
 const STOCK: usize = 1;
 const REQUESTS_MAX: usize = 3;
+
+/// The bit of the return among those who have touched an entry.
+const RETURNING: u8 = 1 << REQUESTS_MAX;
+
 const RECOVERIES_MAX: usize = 2;
 
 /// A claim is named by the request that took it.
@@ -21,6 +26,7 @@ type Claim = u8;
 enum Mark {
     Pending,
     Recorded,
+    Ending,
     Voiding,
 }
 
@@ -69,7 +75,37 @@ struct Held {
 enum Record {
     Claim { user: u8, claim: Claim, epoch: u8 },
     Void { user: u8, claim: Claim },
+    Return { user: u8, claim: Claim },
     Fence(u8),
+}
+
+/// A guest's return of the claim that he was told yes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Return {
+    Idle,
+    /// The entry is marked; the record isn't sent.
+    Marked {
+        user: u8,
+        claim: Claim,
+        live: bool,
+    },
+    /// The record is sent and nothing is heard of it yet.
+    Sent {
+        user: u8,
+        claim: Claim,
+        live: bool,
+    },
+    Done,
+}
+
+impl Return {
+    /// Within the deadline, counted from the marking.
+    fn is_live(self) -> bool {
+        matches!(
+            self,
+            Self::Marked { live: true, .. } | Self::Sent { live: true, .. }
+        )
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +149,8 @@ struct State {
     consumed: u8,
     ledger_epoch: u8,
     recorded: [Option<Claim>; USERS],
+    /// Claims that were recorded and have ended, one bit each.
+    ended: u8,
     voided: u8,
     /// Entries that were found stale and whose Void isn't appended yet.
     giving_up: [Option<Claim>; USERS],
@@ -123,6 +161,13 @@ struct State {
     failovers_left: u8,
     /// Claims that a guest was told yes for, one bit each.
     yes: u8,
+    returning: Return,
+    /// The return's record, while it may still arrive.
+    return_in_flight: Option<Record>,
+    /// The claim whose return the guest was told of.
+    returned: Option<Claim>,
+    /// A request that came after that was let through for the same claim.
+    revived: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +179,12 @@ enum Action {
     Arrive(u8),
     Acknowledge(u8),
     Expire(u8),
+    BeginReturn(u8),
+    SendReturn,
+    ArriveReturn,
+    AcknowledgeReturn,
+    ExpireReturn,
+    CrashReturn,
     Consume,
     FindStale(u8),
     AppendVoid(u8),
@@ -180,6 +231,16 @@ enum Rule {
     ValidityWaited,
     /// And only then closes the gate, which an older one may have written meanwhile.
     ClosedAfterValidity,
+    /// A return marks the entry before its record is sent.
+    EndingMarked,
+    /// Only in an open gate.
+    EndingInOpenGate,
+    /// What is ending is not marked recorded by the records before the return.
+    EndingKept,
+    /// No return is told after the deadline.
+    ReturnInTime,
+    /// Nothing is given up before the ledger has read what those who touched it have in the log.
+    ReadFirst,
 }
 
 #[derive(Clone, Debug)]
@@ -190,6 +251,8 @@ struct Protocol {
     recoveries: u8,
     flushes: u8,
     failovers: u8,
+    /// Whether a guest may give his claim back.
+    returns: bool,
 }
 
 impl Protocol {
@@ -213,6 +276,11 @@ impl Protocol {
                 })
             };
             let taken = state.redis.entries.iter().flatten().count();
+            let entry = state.redis.entries[user];
+            state.revived |= entry.is_some_and(|entry| {
+                matches!(entry.mark, Mark::Recorded | Mark::Pending)
+                    && state.returned == Some(entry.claim)
+            });
             match &mut state.redis.entries[user] {
                 Some(entry) => match entry.mark {
                     Mark::Recorded => state.yes |= 1 << entry.claim,
@@ -221,7 +289,7 @@ impl Protocol {
                         entry.touched |= bit;
                         after = held(entry.claim, false);
                     }
-                    Mark::Voiding => {}
+                    Mark::Ending | Mark::Voiding => {}
                 },
                 empty if taken < STOCK => {
                     *empty = Some(Entry {
@@ -247,25 +315,103 @@ impl Protocol {
                 let late = self.holds(Rule::R5) && epoch < state.ledger_epoch;
                 let full = state.recorded.iter().flatten().count() >= STOCK;
                 if !late
-                    && state.voided & (1 << claim) == 0
+                    && (state.voided | state.ended) & (1 << claim) == 0
                     && state.recorded[user].is_none()
                     && !full
                 {
                     state.recorded[user] = Some(claim);
                 }
                 if state.recorded[user] == Some(claim) {
-                    settle(&mut state.redis.entries[user], claim, true);
+                    self.settle(state, user, claim, true);
+                } else if state.ended & (1 << claim) != 0 {
+                    self.settle(state, user, claim, false);
                 }
             }
             Record::Void { user, claim } => {
                 let user = usize::from(user);
                 let recorded = state.recorded[user] == Some(claim);
-                if !recorded {
+                if !recorded && state.ended & (1 << claim) == 0 {
                     state.voided |= 1 << claim;
                 }
-                settle(&mut state.redis.entries[user], claim, recorded);
+                self.settle(state, user, claim, recorded);
+            }
+            Record::Return { user, claim } => {
+                let user = usize::from(user);
+                if state.recorded[user] == Some(claim) {
+                    state.recorded[user] = None;
+                    state.ended |= 1 << claim;
+                }
+                if state.ended & (1 << claim) != 0 {
+                    self.settle(state, user, claim, false);
+                }
             }
         }
+    }
+
+    /// What the consumer does to an entry after its commit.
+    fn settle(&self, state: &mut State, user: usize, claim: Claim, recorded: bool) {
+        let entry = &mut state.redis.entries[user];
+        let Some(held) = entry.as_mut().filter(|held| held.claim == claim) else {
+            return;
+        };
+        if !recorded {
+            *entry = None;
+        } else if held.mark != Mark::Ending || !self.holds(Rule::EndingKept) {
+            (held.mark, held.touched) = (Mark::Recorded, 0);
+        }
+    }
+
+    fn begin_return(&self, state: &mut State, user: u8) -> Option<()> {
+        // Whoever was told a claim's id was told yes for it.
+        let known = |claim: &Claim| state.yes & (1 << claim) != 0;
+        let held = state.redis.entries[usize::from(user)].map(|entry| entry.claim);
+        let claim = held
+            .or(state.recorded[usize::from(user)])
+            .filter(|claim| known(claim))?;
+        let gate = state.redis.gate?;
+        if gate.run != state.run || (!gate.open && self.holds(Rule::EndingInOpenGate)) {
+            return None;
+        }
+        if self.holds(Rule::EndingMarked)
+            && let Some(entry) = &mut state.redis.entries[usize::from(user)]
+        {
+            (entry.mark, entry.touched) = (Mark::Ending, entry.touched | RETURNING);
+        }
+        state.returning = Return::Marked {
+            user,
+            claim,
+            live: true,
+        };
+        Some(())
+    }
+
+    fn give_back(&self, state: &mut State, action: Action) -> Option<()> {
+        state.returning = match (action, state.returning) {
+            (Action::SendReturn, Return::Marked { user, claim, live }) => {
+                state.return_in_flight = Some(Record::Return { user, claim });
+                Return::Sent { user, claim, live }
+            }
+            (Action::ArriveReturn, sent @ (Return::Sent { .. } | Return::Done)) => {
+                state.log.push(state.return_in_flight.take()?);
+                sent
+            }
+            (Action::AcknowledgeReturn, Return::Sent { claim, .. }) => {
+                state.returned = Some(claim);
+                Return::Done
+            }
+            (Action::ExpireReturn, Return::Sent { user, claim, .. })
+                if !self.holds(Rule::ReturnInTime) =>
+            {
+                Return::Sent {
+                    user,
+                    claim,
+                    live: false,
+                }
+            }
+            (Action::ExpireReturn | Action::CrashReturn, _) => Return::Done,
+            _ => return None,
+        };
+        Some(())
     }
 
     fn is_stale(&self, state: &State, user: usize) -> bool {
@@ -277,8 +423,18 @@ impl Protocol {
         };
         let own = gate.run == state.run || !self.holds(Rule::R1Settling);
         let asked = (0..REQUESTS_MAX)
-            .any(|index| entry.touched & (1 << index) != 0 && is_live(state, index));
-        own && entry.mark != Mark::Recorded && !asked && state.giving_up[user].is_none()
+            .any(|index| entry.touched & (1 << index) != 0 && is_live(state, index))
+            || (entry.touched & RETURNING != 0 && state.returning.is_live());
+        let unread = self.holds(Rule::ReadFirst)
+            && state.log[usize::from(state.consumed)..]
+                .iter()
+                .any(|record| match *record {
+                    Record::Claim { claim, .. } | Record::Return { claim, .. } => {
+                        claim == entry.claim
+                    }
+                    Record::Void { .. } | Record::Fence(_) => false,
+                });
+        own && entry.mark != Mark::Recorded && !asked && !unread && state.giving_up[user].is_none()
     }
 
     fn recovery_actions(&self, state: &State, index: usize, actions: &mut Vec<Action>) {
@@ -299,6 +455,7 @@ impl Protocol {
                     Request::Holding(held) | Request::Sent(held) => held.live && held.epoch < epoch,
                     Request::Idle | Request::Done => false,
                 });
+                let live = live || state.returning.is_live();
                 let waited = !self.holds(Rule::ValidityWaited) || !older_is_fresh(state, epoch);
                 if (!live || !self.holds(Rule::R8)) && waited {
                     actions.push(Action::Wait(this));
@@ -399,17 +556,6 @@ fn older_is_fresh(state: &State, epoch: u8) -> bool {
     state.recoveries.iter().any(older)
 }
 
-/// What the consumer does to an entry after its commit.
-fn settle(entry: &mut Option<Entry>, claim: Claim, recorded: bool) {
-    if let Some(held) = entry.as_mut().filter(|held| held.claim == claim) {
-        if recorded {
-            (held.mark, held.touched) = (Mark::Recorded, 0);
-        } else {
-            *entry = None;
-        }
-    }
-}
-
 fn is_live(state: &State, index: usize) -> bool {
     match state.requests[index] {
         Request::Holding(held) | Request::Sent(held) => held.live,
@@ -420,7 +566,8 @@ fn is_live(state: &State, index: usize) -> bool {
 /// Whether a claim's record is recorded, or in the log where the ledger will read it.
 fn is_durable(state: &State, claim: Claim) -> bool {
     let unread = &state.log[usize::from(state.consumed)..];
-    state.recorded.contains(&Some(claim))
+    state.ended & (1 << claim) != 0
+        || state.recorded.contains(&Some(claim))
         || unread
             .iter()
             .any(|record| matches!(record, Record::Claim { claim: logged, .. } if *logged == claim))
@@ -450,6 +597,7 @@ impl Model for Protocol {
             consumed: 0,
             ledger_epoch: 1,
             recorded: [None; USERS],
+            ended: 0,
             voided: 0,
             giving_up: [None; USERS],
             epoch: 1,
@@ -457,6 +605,10 @@ impl Model for Protocol {
             flushes_left: self.flushes,
             failovers_left: self.failovers,
             yes: 0,
+            returning: Return::Idle,
+            return_in_flight: None,
+            returned: None,
+            revived: false,
         }]
     }
 
@@ -486,6 +638,25 @@ impl Model for Protocol {
             if state.in_flight[index].is_some() {
                 actions.push(Action::Arrive(this));
             }
+        }
+        match state.returning {
+            Return::Idle if self.returns => {
+                actions.extend((0..USERS as u8).map(Action::BeginReturn));
+            }
+            Return::Marked { .. } => actions.extend([Action::SendReturn, Action::CrashReturn]),
+            Return::Sent { live, .. } => {
+                let in_time = live || !self.holds(Rule::ReturnInTime);
+                if state.return_in_flight.is_none() && in_time {
+                    actions.push(Action::AcknowledgeReturn);
+                }
+                if live {
+                    actions.push(Action::ExpireReturn);
+                }
+            }
+            Return::Idle | Return::Done => {}
+        }
+        if state.return_in_flight.is_some() {
+            actions.push(Action::ArriveReturn);
         }
         if usize::from(state.consumed) < state.log.len() {
             actions.push(Action::Consume);
@@ -568,13 +739,16 @@ impl Model for Protocol {
                     })
                 };
                 if !self.holds(Rule::R4) {
-                    settle(
-                        &mut state.redis.entries[usize::from(self.users[index])],
-                        held.claim,
-                        false,
-                    );
+                    let user = usize::from(self.users[index]);
+                    self.settle(&mut state, user, held.claim, false);
                 }
             }
+            Action::BeginReturn(user) => self.begin_return(&mut state, user)?,
+            Action::SendReturn
+            | Action::ArriveReturn
+            | Action::AcknowledgeReturn
+            | Action::ExpireReturn
+            | Action::CrashReturn => self.give_back(&mut state, action)?,
             Action::Consume => self.consume(&mut state),
             Action::FindStale(user) => {
                 let user = usize::from(user);
@@ -625,6 +799,9 @@ impl Model for Protocol {
                         && loses_nothing(rules, state)
                 },
             ),
+            Property::always("what was given back is given back", |_, state: &State| {
+                !state.revived
+            }),
             // The model can do something at all.
             Property::sometimes("a guest is told yes", |_, state: &State| state.yes != 0),
         ]
@@ -651,6 +828,15 @@ fn protocol(users: &[u8], recoveries: u8, flushes: u8, failovers: u8) -> Protoco
         recoveries,
         flushes,
         failovers,
+        returns: false,
+    }
+}
+
+/// One guest may give his claim back.
+fn with_return(protocol: Protocol) -> Protocol {
+    Protocol {
+        returns: true,
+        ..protocol
     }
 }
 
@@ -660,13 +846,13 @@ fn states_when_it_holds(protocol: Protocol) -> usize {
     checker.unique_state_count()
 }
 
-fn assert_needed(rule: Rule, protocol: Protocol) {
+fn assert_needed(rule: Rule, property: &'static str, protocol: Protocol) {
     let protocol = Protocol {
         without: Some(rule),
         ..protocol
     };
     let checker = protocol.checker().threads(2).spawn_bfs().join();
-    checker.assert_any_discovery("every yes is recorded or will be");
+    checker.assert_any_discovery(property);
 }
 
 #[test]
@@ -706,6 +892,29 @@ fn every_rule_is_needed() {
         (Rule::ClosedAfterValidity, protocol(&[0, 1], 2, 1, 0)),
     ] {
         println!("without {rule:?}");
-        assert_needed(rule, protocol);
+        assert_needed(rule, "every yes is recorded or will be", protocol);
+    }
+}
+
+#[test]
+fn nothing_comes_of_a_claim_that_was_given_back() {
+    for (users, recoveries, flushes) in [(vec![0, 0, 1], 0, 0), (vec![0, 0], 1, 1)] {
+        let protocol = with_return(protocol(&users, recoveries, flushes, 0));
+        println!("{} states", states_when_it_holds(protocol));
+    }
+}
+
+#[test]
+fn every_rule_of_giving_back_is_needed() {
+    for (rule, protocol) in [
+        (Rule::EndingMarked, protocol(&[0, 0], 0, 0, 0)),
+        (Rule::EndingInOpenGate, protocol(&[0, 0], 1, 0, 0)),
+        (Rule::EndingKept, protocol(&[0, 0], 0, 0, 0)),
+        (Rule::ReturnInTime, protocol(&[0, 0], 1, 0, 0)),
+        (Rule::ReadFirst, protocol(&[0, 0], 0, 0, 0)),
+    ] {
+        println!("without {rule:?}");
+        let protocol = with_return(protocol);
+        assert_needed(rule, "what was given back is given back", protocol);
     }
 }

@@ -40,11 +40,14 @@ const FATES_MAX: usize = 1_024;
 /// How often an idle sale's connections and metadata are seen to: well before a broker closes an idle connection.
 const WARM_EVERY: Duration = Duration::from_secs(60);
 
-/// How soon again after that has failed.
-const WARM_AGAIN: Duration = Duration::from_secs(1);
+/// How soon again after that has failed, at first and at most.
+const WARM_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// How long one such question may take.
 const WARM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sales whose topics are asked about at a time: each question holds a thread until it is answered.
+static WARMING: Semaphore = Semaphore::const_new(8);
 
 /// A unit that somebody has, as the API answers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +99,7 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// Starts gathering for a sale, and warms up what its first claim needs.
+    /// Starts gathering for a sale, and keeps warm what its first claim needs.
     pub fn start(
         sale: SaleUid,
         topic: String,
@@ -203,6 +206,7 @@ impl Gathering {
             let turn = Arc::clone(&self.in_flight).acquire_owned();
             match tokio::time::timeout(TURN_TIMEOUT, turn).await {
                 Ok(Ok(permit)) => {
+                    top_up(&mut asks, &mut waiting);
                     let span = self.span(&asks);
                     self.serve(&mut asks, permit).instrument(span).await;
                 }
@@ -217,23 +221,24 @@ impl Gathering {
         }
     }
 
-    /// Connections, scripts and the topic's metadata, so that the first claim of a sale that has waited for hours
-    /// finds them there.
+    /// Connections and the topic's metadata, so that the first claim of a sale that has waited for hours finds them
+    /// there.
     async fn keep_warm(&self) -> Infallible {
         let mut appended = false;
+        let mut pauses = Pauses::default();
         loop {
             let warm = self.warm_up(&mut appended).await;
-            let pause = if warm { WARM_EVERY } else { WARM_AGAIN };
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(pauses.next(warm)).await;
         }
     }
 
     /// Whether everything is there. An empty record to each partition, once, brings the producer to each leader.
     async fn warm_up(&self, appended: &mut bool) -> bool {
-        let scripts = self.stock.load_scripts().await;
+        // The semaphore is never closed.
+        let _one = WARMING.acquire().await;
         let topic = self.producer.warm(&self.topic, WARM_TIMEOUT).await;
-        tracing::debug!(sale = %self.sale, ?scripts, ?topic, "warm up");
-        let (Ok(()), Ok(partitions)) = (scripts, topic) else {
+        tracing::debug!(sale = %self.sale, ?topic, "warm up");
+        let Ok(partitions) = topic else {
             return false;
         };
         if !*appended {
@@ -268,6 +273,10 @@ impl Gathering {
 
     /// One script call, and the appends of what it took.
     async fn serve(&self, asks: &mut Vec<Ask>, permit: OwnedSemaphorePermit) {
+        drop_abandoned(asks);
+        if asks.is_empty() {
+            return;
+        }
         let requests: Vec<ClaimRequest> = asks
             .iter()
             .map(|ask| ClaimRequest {
@@ -336,12 +345,16 @@ impl Gathering {
         ClaimsRecord::new(self.sale, epoch, &claims).encode(&mut value);
         let in_flight = Arc::clone(permit);
         let fates = self.fates.clone();
+        let unheard = planted("r4").then(|| self.give_back_later(&taken));
         let appended = self
             .producer
             .send(&self.topic, partition, &value, trace, move |fate| {
                 // R2: seen here, within the deadline, it is in the log before any fence that could void it.
                 let in_time = sent.elapsed() < ACK_DEADLINE || planted("r2");
                 let yes = matches!(fate, Delivery::Appended { .. }) && in_time;
+                if let (Delivery::Unknown(_), Some(give_back)) = (&fate, unheard) {
+                    give_back();
+                }
                 if let Err(untold) = fates.try_send(Fate {
                     waiting,
                     yes,
@@ -356,6 +369,63 @@ impl Gathering {
             given_back.extend(taken);
         }
     }
+
+    /// What R4 forbids, for test builds.
+    fn give_back_later(&self, taken: &[GiveBack]) -> impl FnOnce() + Send + Sync + 'static {
+        let (sale, stock, taken) = (self.sale, self.stock.clone(), taken.to_vec());
+        let runtime = tokio::runtime::Handle::current();
+        move || {
+            runtime.spawn(async move {
+                let given = stock.give_back(sale, &taken).await;
+                tracing::error!(?given, "units of unknown appends given back");
+            });
+        }
+    }
+}
+
+/// The pauses of something that is seen to again and again. Each is drawn from its upper half, so that what began at
+/// once doesn't stay in step.
+#[derive(Default)]
+struct Pauses {
+    failures: u32,
+}
+
+impl Pauses {
+    fn next(&mut self, well: bool) -> Duration {
+        let pause = if well {
+            self.failures = 0;
+            WARM_EVERY
+        } else {
+            let (first, longest) = WARM_AGAIN;
+            let pause = first.saturating_mul(1 << self.failures.min(8));
+            self.failures += 1;
+            pause.min(longest)
+        };
+        pause.mul_f64(rand::random_range(0.5..1.0))
+    }
+}
+
+/// Keeps the scripts in Redis's cache, once for the process: a call of one that isn't there takes two more.
+pub async fn keep_scripts(stock: &SaleStock) -> Infallible {
+    let mut pauses = Pauses::default();
+    loop {
+        let loaded = stock.load_scripts().await;
+        tokio::time::sleep(pauses.next(loaded.is_ok())).await;
+    }
+}
+
+/// Takes with it who came while the batch waited for its turn.
+fn top_up(asks: &mut Vec<Ask>, waiting: &mut mpsc::Receiver<Ask>) {
+    while asks.len() < BATCH_MAX
+        && let Ok(ask) = waiting.try_recv()
+    {
+        asks.push(ask);
+    }
+}
+
+/// Nobody would hear the answer: no unit is taken for it.
+fn drop_abandoned(asks: &mut Vec<Ask>) {
+    asks.retain(|ask| !ask.answer.is_closed());
 }
 
 /// Answers what needs no append, and sorts the rest by partition.
@@ -398,7 +468,7 @@ fn parts(requests: &[ClaimRequest], asks: &mut Vec<Ask>, reply: OpenReply) -> Ve
                         tell(ask.answer, Answer::Repeated(claimed));
                         continue;
                     }
-                    Mark::Voiding => {
+                    Mark::Ending | Mark::Voiding => {
                         tell(ask.answer, Answer::Recovering);
                         continue;
                     }
@@ -481,7 +551,7 @@ fn answer_all(asks: &mut Vec<Ask>, answer: Answer) {
 fn lost(error: &StockError) -> bool {
     match error {
         StockError::Redis { source, .. } => !source.is_connection_refusal(),
-        StockError::Settings(_) => false,
+        StockError::Settings(_) | StockError::Replica => false,
         StockError::Reply { .. } => true,
     }
 }
@@ -557,6 +627,41 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_takes_with_it_who_came_while_it_waited_and_leaves_out_who_has_gone() {
+        let (sender, mut waiting) = mpsc::channel(2 * BATCH_MAX);
+        let mut answers = Vec::new();
+        for user in 0..300 {
+            let (answer, answered) = oneshot::channel();
+            answers.push(answered);
+            let ask = Ask {
+                user: UserId(Uuid::from_u128(user)),
+                key: KeyHash::NONE,
+                trace: None,
+                answer,
+            };
+            assert!(sender.try_send(ask).is_ok());
+        }
+        let mut asks = vec![waiting.try_recv().unwrap()];
+        top_up(&mut asks, &mut waiting);
+        assert_eq!(asks.len(), BATCH_MAX);
+        // The first ten don't wait any longer.
+        drop(answers.drain(..10));
+        drop_abandoned(&mut asks);
+        assert_eq!(asks.len(), BATCH_MAX - 10);
+        assert_eq!(asks[0].user, UserId(Uuid::from_u128(10)));
+    }
+
+    #[test]
+    fn pauses_grow_while_something_fails_and_start_again_when_it_works() {
+        let mut pauses = Pauses::default();
+        let failing: Vec<Duration> = (0..40).map(|_| pauses.next(false)).collect();
+        assert!(failing[0] <= WARM_AGAIN.0, "{failing:?}");
+        assert!(failing[39] >= WARM_AGAIN.1 / 2 && failing[39] <= WARM_AGAIN.1);
+        assert!(pauses.next(true) >= WARM_EVERY / 2);
+        assert!(pauses.next(false) <= WARM_AGAIN.0);
+    }
+
+    #[test]
     fn units_taken_wait_for_the_append_of_their_partition() {
         let users: Vec<u128> = (1..=40).collect();
         let outcomes = (1..=40).map(taken).collect();
@@ -588,9 +693,10 @@ mod tests {
             Outcome::Paused,
             Outcome::SoldOut,
             Outcome::Repeat(entry(Mark::Voiding)),
+            Outcome::Repeat(entry(Mark::Ending)),
             Outcome::Repeat(entry(Mark::Recorded)),
         ];
-        let (parts, answers) = sort(&[1, 2, 3, 4, 5, 6], outcomes, 4);
+        let (parts, answers) = sort(&[1, 2, 3, 4, 5, 6, 7], outcomes, 4);
         assert!(parts.is_empty());
         let recorded = Claimed {
             claim: ClaimId(Uuid::from_u128(99)),
@@ -603,6 +709,7 @@ mod tests {
             Answer::Ended,
             Answer::Paused,
             Answer::SoldOut,
+            Answer::Recovering,
             Answer::Recovering,
             Answer::Repeated(recorded),
         ];

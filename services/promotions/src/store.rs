@@ -11,6 +11,7 @@ mod sales;
 
 pub use batch::{BatchOutcome, BatchRecord};
 pub use claims::{ClaimRow, ClaimStatus, CouponRow};
+pub use endings::DueSale;
 pub use recovery::RecoveryBegin;
 pub(crate) use sales::gate_terms;
 pub use sales::{LedgerCounts, PutOutcome, SaleRow};
@@ -37,13 +38,17 @@ impl StoreError {
     }
 }
 
-/// Connection trouble, a server that starts or stops, a lock or a deadlock: classes 08, 40, 53, 55, 57, 58.
 fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
-    error.code().is_none_or(|code| {
-        ["08", "40", "53", "55", "57", "58"]
-            .iter()
-            .any(|class| code.starts_with(class))
-    })
+    error.code().is_none_or(|code| is_transient_code(&code))
+}
+
+/// Connection trouble, a server that starts or stops, a lock or a deadlock: classes 08, 40, 53, 55, 57, 58. A server
+/// that takes no writes (25006) is a standby, until it is promoted or the address leads elsewhere; a database that
+/// doesn't exist (3D000) is about to be made or restored.
+fn is_transient_code(code: &str) -> bool {
+    ["08", "40", "53", "55", "57", "58", "25006", "3D000"]
+        .iter()
+        .any(|start| code.starts_with(start))
 }
 
 /// Names what a statement was for.
@@ -97,4 +102,19 @@ fn instant(millis: i64) -> OffsetDateTime {
 /// The columns that hold counts are checked to be in range; what isn't is kept at the bound, where it is noticed.
 fn count(value: i64) -> u32 {
     u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_transient_code;
+
+    #[test]
+    fn a_failover_of_the_database_is_waited_for() {
+        for code in ["08006", "40P01", "57P01", "25006", "3D000"] {
+            assert!(is_transient_code(code), "{code}");
+        }
+        for code in ["23505", "23514", "25001", "42P01"] {
+            assert!(!is_transient_code(code), "{code}");
+        }
+    }
 }

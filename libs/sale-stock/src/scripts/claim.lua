@@ -5,12 +5,15 @@
 local NOT_STARTED, ENDED, PAUSED, SOLD_OUT = -1, -2, -3, -4
 
 local gate = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'open', 'starts', 'ends', 'stock', 'limit',
-  'paused', 'partitions', 'seq')
+  'paused', 'partitions', 'seq', 'held')
 if not gate[1] then return 'MISSING' end
 if gate[3] ~= '1' then return 'CLOSED' end
 -- Only the run of the server that the gate was written in may sell: another may be a stale copy.
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if run ~= gate[2] then return 'FOREIGN' end -- rule: r1
+-- Nor may a gate whose entries were lost without it: what they held is sold.
+local claimed = redis.call('HLEN', KEYS[2])
+if tonumber(gate[11]) ~= claimed then return 'FOREIGN' end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -34,7 +37,7 @@ for i = 1, #ARGV, 3 do
   end
 end
 local held = redis.call('HMGET', KEYS[2], unpack(fields))
-local left = tonumber(gate[6]) - redis.call('HLEN', KEYS[2])
+local left = tonumber(gate[6]) - claimed
 
 -- Entries written in this call: the batch may hold several requests of one user.
 local written = {}
@@ -88,6 +91,7 @@ for i = 1, #ARGV, 3 do
     reply[#reply + 1] = SOLD_OUT
   else
     left = left - 1
+    claimed = claimed + 1
     seq = seq + 1
     local entry = ARGV[i + 1] .. '|P|' .. now_text .. '|' .. string.format('%d', seq) .. '|' .. key
       .. '|' .. now_text
@@ -100,6 +104,6 @@ end
 if #entries > 0 then
   redis.call('ZADD', KEYS[3], unpack(touches))
   redis.call('HSET', KEYS[2], unpack(entries))
-  redis.call('HSET', KEYS[1], 'seq', string.format('%d', seq))
+  redis.call('HSET', KEYS[1], 'seq', string.format('%d', seq), 'held', claimed)
 end
 return reply

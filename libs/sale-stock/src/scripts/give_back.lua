@@ -13,4 +13,7 @@ for i = 1, #ARGV, 3 do
     end
   end
 end
+if given > 0 and redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('HINCRBY', KEYS[1], 'held', -given)
+end
 return given

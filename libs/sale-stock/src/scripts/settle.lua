@@ -14,7 +14,7 @@ for i = 1, #fields do
     if claim == ARGV[2 * i + 1] then
       if i > marks then
         removed[#removed + 1] = fields[i]
-      elseif mark ~= 'R' then
+      elseif mark == 'P' or mark == 'V' then -- not one that is ending
         marked[#marked + 1] = fields[i]
         entries[#entries + 1] = fields[i]
         entries[#entries + 1] = claim .. '|R|' .. rest
@@ -32,6 +32,7 @@ if #removed > 0 then
   redis.call('ZREM', KEYS[3], unpack(removed))
 end
 local gate = redis.call('HMGET', KEYS[1], 'open', 'run')
+if gone > 0 and gate[2] then redis.call('HINCRBY', KEYS[1], 'held', -gone) end
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local open = 0
 if gate[1] == '1' and gate[2] == run then open = 1 end

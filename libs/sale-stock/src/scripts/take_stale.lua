@@ -17,7 +17,7 @@ for _, field in ipairs(fields) do
   if value then
     claim, mark, touched, rest = string.match(value, '^([^|]+)|(.)|(%d+)|(.*)$')
   end
-  if mark == 'P' or mark == 'V' then
+  if mark == 'P' or mark == 'E' or mark == 'V' then
     -- Touched, so that it is taken again only if its Void is not settled within another deadline.
     touched = math.max(now, tonumber(touched) + 1)
     mark = 'V' -- rule: r6

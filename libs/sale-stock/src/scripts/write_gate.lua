@@ -14,7 +14,7 @@ if gate[1] then
 end
 -- A recovery that lost its turn meanwhile must not open: the next one has waited this time out.
 local age = now - tonumber(ARGV[2])
-if age < 0 or age > tonumber(ARGV[3]) then return 'TOO_LATE' end -- rule: fence
+if age < 0 or age > tonumber(ARGV[3]) then return 'TOO_LATE' end -- rule: validity
 if redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[4]) then return 'REBUILD_LOST' end
 
 redis.call('UNLINK', KEYS[2], KEYS[3])
@@ -24,5 +24,5 @@ if tonumber(ARGV[4]) > 0 then
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'run', run, 'open', '1', 'generation', ARGV[5],
   'starts', ARGV[6], 'ends', ARGV[7], 'stock', ARGV[8], 'limit', ARGV[9], 'paused', ARGV[10],
-  'partitions', ARGV[11], 'seq', ARGV[12])
+  'partitions', ARGV[11], 'seq', ARGV[12], 'held', ARGV[4])
 return 'OPENED'

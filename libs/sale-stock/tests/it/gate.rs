@@ -2,13 +2,13 @@
 
 use redis::AsyncCommands as _;
 use sale_stock::{
-    ClaimId, ClaimReply, Closing, EntryRef, Epoch, GATE_WRITE_VALIDITY, GateTerms, GateUpdate,
-    GateWrite, KeyHash, Mark, NewGate, Outcome, RebuiltEntry, RedisSettings, SaleStock, SaleUid,
-    Sequence, Slot, Stock, UnixMillis, Unopened,
+    ClaimId, ClaimReply, ClaimRequest, Closing, EntryRef, Epoch, GATE_WRITE_VALIDITY, GateTerms,
+    GateUpdate, GateWrite, GiveBack, KeyHash, Mark, NewGate, Outcome, RebuiltEntry, RedisSettings,
+    SaleStock, SaleUid, Sequence, Slot, Stock, UnixMillis, Unopened,
 };
 use testkit::Redis;
 
-use crate::{claim_one, gate, new_sale, new_user, open, request, shared_stock, terms};
+use crate::{claim_all, claim_one, gate, new_sale, new_user, open, request, shared_stock, terms};
 
 async fn raw(redis: &Redis) -> redis::aio::MultiplexedConnection {
     redis::Client::open(redis.url())
@@ -335,4 +335,35 @@ async fn a_sale_that_is_removed_leaves_nothing_behind() {
         .await
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_gate_that_lost_its_entries_sells_nothing() {
+    let redis = Redis::shared().await;
+    let stock = shared_stock().await;
+    let sale = open(&stock, terms(5, 1)).await;
+    let entry = |request: &ClaimRequest| EntryRef {
+        user: request.user,
+        slot: Slot(0),
+        claim: request.claim,
+    };
+    // What is taken, given back and removed is kept count of.
+    let requests: Vec<ClaimRequest> = (0..4).map(|_| request(new_user())).collect();
+    let now = claim_all(&stock, sale, &requests).await.now;
+    let back = GiveBack {
+        entry: entry(&requests[0]),
+        claimed_at: now,
+    };
+    assert_eq!(stock.give_back(sale, &[back]).await.unwrap(), 1);
+    let removed = stock.remove_entries(sale, &[entry(&requests[1])]).await;
+    assert_eq!(removed.unwrap().removed, 1);
+    assert_eq!(unopened(&stock, sale).await, None);
+
+    let lost: u32 = raw(redis).await.del(&keys(sale)[1]).await.unwrap();
+    assert_eq!(lost, 1);
+    assert_eq!(unopened(&stock, sale).await, Some(Unopened::Foreign));
+    let seen = stock.snapshot(sale).await.unwrap();
+    assert!(!seen.gate.unwrap().own_run);
+    let holdings = stock.holdings(&[sale], new_user()).await.unwrap();
+    assert_eq!(holdings[0].unopened, Some(Unopened::Foreign));
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sale_stock::{
-    ClaimId, ClaimRequest, EntryRef, GiveBack, KeyHash, Mark, Outcome, RedisSettings, SaleStock,
-    Sequence, Slot, UnixMillis, UserId,
+    ClaimId, ClaimRequest, Ending, EntryRef, GiveBack, KeyHash, Mark, Outcome, RedisSettings,
+    SaleStock, Sequence, Slot, UnixMillis, UserId,
 };
 use testkit::Redis;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ enum Step {
     GiveBack(usize),
     Record(usize),
     Remove(usize),
+    BeginEnding(usize),
     GiveUpAll,
 }
 
@@ -30,6 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..64_usize).prop_map(Step::GiveBack),
         2 => (0..64_usize).prop_map(Step::Record),
         2 => (0..64_usize).prop_map(Step::Remove),
+        1 => (0..64_usize).prop_map(Step::BeginEnding),
         1 => Just(Step::GiveUpAll),
     ];
     prop::collection::vec(step, 1..30)
@@ -177,7 +179,7 @@ async fn run(
                 let taken = &taken[index % taken.len()];
                 let held = pure
                     .of(taken.user, taken)
-                    .filter(|held| held.mark != Mark::Recorded);
+                    .filter(|held| matches!(held.mark, Mark::Pending | Mark::Voiding));
                 let expected = held.is_some();
                 if let Some(held) = held {
                     held.mark = Mark::Recorded;
@@ -200,6 +202,19 @@ async fn run(
                     .unwrap();
                 prop_assert_eq!(settled.removed, u32::from(expected));
             }
+            Step::BeginEnding(index) if !taken.is_empty() => {
+                let taken = &taken[index % taken.len()];
+                let held = pure.of(taken.user, taken);
+                let expected = Ending::Begun {
+                    partitions: 3,
+                    marked: held.is_some().into(),
+                };
+                if let Some(held) = held {
+                    held.mark = Mark::Ending;
+                }
+                let ending = stock.begin_ending(sale, &[taken.back.entry]).await.unwrap();
+                prop_assert_eq!(ending, expected);
+            }
             Step::GiveUpAll => {
                 let all = UnixMillis(i64::MAX / 1_000_000);
                 let stale = stock
@@ -218,7 +233,7 @@ async fn run(
                 }
                 prop_assert_eq!(stale.entries.len(), expected);
             }
-            Step::GiveBack(_) | Step::Record(_) | Step::Remove(_) => {}
+            Step::GiveBack(_) | Step::Record(_) | Step::Remove(_) | Step::BeginEnding(_) => {}
         }
         let snapshot = stock.snapshot(sale).await.unwrap();
         let unsettled = pure

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use sale_stock::{
-    ClaimRequest, EntryRef, Epoch, GateTerms, GiveBack, Mark, Outcome, SaleStock, SaleUid,
-    SettleClock, Slot, Stock, UnixMillis,
+    ClaimRequest, Ending, EntryRef, Epoch, GateTerms, GiveBack, KeyHash, Mark, Outcome, SaleStock,
+    SaleUid, SettleClock, Slot, Stock, UnixMillis, Unopened,
 };
 
-use crate::{claim_all, claim_one, new_user, open, request, shared_stock, terms};
+use crate::{claim_all, claim_one, new_sale, new_user, open, request, shared_stock, terms};
 
 async fn take(stock: &SaleStock, sale: SaleUid) -> (ClaimRequest, GiveBack) {
     let request = request(new_user());
@@ -28,12 +28,8 @@ async fn take(stock: &SaleStock, sale: SaleUid) -> (ClaimRequest, GiveBack) {
 }
 
 async fn mark_of(stock: &SaleStock, sale: SaleUid, request: &ClaimRequest) -> Option<Mark> {
-    stock
-        .entries_of(sale, request.user)
-        .await
-        .unwrap()
-        .first()
-        .map(|entry| entry.mark)
+    let holdings = stock.holdings(&[sale], request.user).await.unwrap();
+    holdings[0].entries.first().map(|entry| entry.mark)
 }
 
 /// Later than any touch.
@@ -239,8 +235,10 @@ async fn nothing_is_given_up_before_the_deadline() {
     let sale = open(&stock, terms(3, 1)).await;
     let (first, _) = take(&stock, sale).await;
     let mut clock = SettleClock::new();
-    clock.observe(stock.time().await.unwrap(), Instant::now());
-    assert_eq!(stock.take_stale(sale, &mut clock, 100).await.unwrap(), None);
+    let now = Instant::now();
+    clock.observe(stock.time().await.unwrap(), now, now);
+    let taken = stock.take_stale(sale, &mut clock, now, 100).await.unwrap();
+    assert_eq!(taken, None);
     assert_eq!(mark_of(&stock, sale, &first).await, Some(Mark::Pending));
 }
 
@@ -263,4 +261,97 @@ async fn a_closed_sale_is_still_settled() {
         .unwrap()
         .unwrap();
     assert_eq!((taken.epoch, taken.entries.len()), (Epoch(2), 1));
+}
+
+#[tokio::test]
+async fn what_is_about_to_end_is_no_yes_until_the_ledger_has_spoken() {
+    let stock = shared_stock().await;
+    let sale = open(&stock, terms(3, 1)).await;
+    let (first, back) = take(&stock, sale).await;
+    stock.mark_recorded(sale, &[back.entry]).await.unwrap();
+    let other = EntryRef {
+        claim: request(first.user).claim,
+        ..back.entry
+    };
+    let ending = stock
+        .begin_ending(sale, &[other, back.entry])
+        .await
+        .unwrap();
+    let begun = Ending::Begun {
+        partitions: 3,
+        marked: 1,
+    };
+    assert_eq!(ending, begun);
+    let repeat = async || match claim_one(&stock, sale, request(first.user)).await {
+        Outcome::Repeat(entry) => entry.mark,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(repeat().await, Mark::Ending);
+    // The claim's own record, read late, and whoever gives back an append that failed.
+    let marked = stock.mark_recorded(sale, &[back.entry]).await.unwrap();
+    assert_eq!(marked.recorded, 0);
+    assert_eq!(stock.give_back(sale, &[back]).await.unwrap(), 0);
+    assert_eq!(repeat().await, Mark::Ending);
+
+    // Nothing came of it: it is given up, and the ledger finds that the claim stands.
+    let taken = stock.take_stale_before(sale, ALL, 9).await.unwrap();
+    assert_eq!(taken.unwrap().entries, [back.entry]);
+    assert_eq!(repeat().await, Mark::Voiding);
+    // Announced again meanwhile: the ledger's answer to the first time says nothing any more.
+    stock.begin_ending(sale, &[back.entry]).await.unwrap();
+    stock.mark_recorded(sale, &[back.entry]).await.unwrap();
+    assert_eq!(repeat().await, Mark::Ending);
+    stock.take_stale_before(sale, ALL, 9).await.unwrap();
+    stock.mark_recorded(sale, &[back.entry]).await.unwrap();
+    assert_eq!(repeat().await, Mark::Recorded);
+
+    stock.begin_ending(sale, &[back.entry]).await.unwrap();
+    let ended = stock.remove_entries(sale, &[back.entry]).await.unwrap();
+    assert_eq!(ended.removed, 1);
+    let snapshot = stock.snapshot(sale).await.unwrap();
+    assert_eq!((snapshot.claimed, snapshot.unsettled), (0, 0));
+}
+
+#[tokio::test]
+async fn no_end_is_announced_while_the_gate_is_shut() {
+    let stock = shared_stock().await;
+    let sale = open(&stock, terms(3, 1)).await;
+    let (first, back) = take(&stock, sale).await;
+    stock.close_gate(sale, Epoch(2)).await.unwrap();
+    for (uid, why) in [(sale, Unopened::Closed), (new_sale(), Unopened::Missing)] {
+        let ending = stock.begin_ending(uid, &[back.entry]).await.unwrap();
+        assert_eq!(ending, Ending::Unopened(why));
+    }
+    assert_eq!(mark_of(&stock, sale, &first).await, Some(Mark::Pending));
+}
+
+#[tokio::test]
+async fn what_a_user_holds_is_told_with_what_is_to_be_thought_of_it() {
+    let stock = shared_stock().await;
+    let (one, two) = (
+        open(&stock, terms(3, 2)).await,
+        open(&stock, terms(3, 2)).await,
+    );
+    let user = new_user();
+    let claims = [1, 2].map(|key| ClaimRequest {
+        key: KeyHash(key),
+        ..request(user)
+    });
+    claim_all(&stock, one, &claims).await;
+    stock.close_gate(two, Epoch(2)).await.unwrap();
+    let holdings = stock.holdings(&[one, two, new_sale()], user).await.unwrap();
+    let held: Vec<_> = holdings[0]
+        .entries
+        .iter()
+        .map(|e| (e.slot, e.claim))
+        .collect();
+    assert_eq!(
+        held,
+        [(Slot(0), claims[0].claim), (Slot(1), claims[1].claim)]
+    );
+    let unopened: Vec<_> = holdings.iter().map(|holding| holding.unopened).collect();
+    assert_eq!(
+        unopened,
+        [None, Some(Unopened::Closed), Some(Unopened::Missing)]
+    );
 }

@@ -31,6 +31,8 @@ pub(super) struct Sale {
     pub(super) definition: SaleDefinition,
     /// Closed for good.
     pub(super) closed: bool,
+    /// Closed, and all that was claimed is in the ledger.
+    pub(super) drained: bool,
     live: Arc<Live>,
 }
 
@@ -180,24 +182,37 @@ impl Catalog {
         let last = self.shared.sales.load_full().unwrap_or_default();
         let mut known: HashMap<SaleUid, &Arc<Sale>> =
             last.listed.iter().map(|sale| (sale.uid(), sale)).collect();
+        // First what is gone: a sale made again under the same name has the same series.
+        let is_gone = |uid: &SaleUid| rows.iter().all(|row| row.uid() != *uid);
+        for (_, gone) in known.extract_if(|uid, _| is_gone(uid)) {
+            gone.counters().remove();
+        }
         let mut next = Sales::default();
         for row in rows {
             let SaleRow {
-                definition, closed, ..
+                definition,
+                closed,
+                drained,
+                ..
             } = row;
             let sale = match known.remove(&definition.uid) {
-                Some(sale) if sale.definition == definition && sale.closed == closed => {
+                Some(sale)
+                    if sale.definition == definition
+                        && (sale.closed, sale.drained) == (closed, drained) =>
+                {
                     Arc::clone(sale)
                 }
                 Some(sale) => Arc::new(Sale {
                     definition,
                     closed,
+                    drained,
                     live: Arc::clone(&sale.live),
                 }),
                 None => Arc::new(Sale {
                     live: Arc::new(self.start(&definition)),
                     definition,
                     closed,
+                    drained,
                 }),
             };
             next.by_name
@@ -206,9 +221,6 @@ impl Catalog {
         }
         next.listed
             .sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
-        for gone in known.into_values() {
-            gone.counters().remove();
-        }
         self.shared.sales.store(Some(Arc::new(next)));
     }
 

@@ -1,5 +1,6 @@
 //! Claims, of either kind: taking one, and reading one.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -13,7 +14,7 @@ use chassis::telemetry;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use sale_stock::books::SaleKind;
-use sale_stock::{ClaimId, Entry, KeyHash, Mark, Sequence, UserId};
+use sale_stock::{ClaimId, Entry, KeyHash, Mark, SaleUid, Sequence, Unopened, UserId};
 use serde::Serialize;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,6 +23,10 @@ use super::catalog::Sale;
 use super::{Api, metrics, problems};
 use crate::claims::{Answer, Claimed};
 use crate::store::{ClaimRow, ClaimStatus};
+
+/// How far the clocks of this program's processes and of Redis may be apart: an id tells the time of the process that
+/// made it, and a sale starts by Redis's.
+const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_hours(1);
 
 /// A claim as guests read it; exactly one of the ids of its sale is there.
 #[derive(Debug, Serialize)]
@@ -104,12 +109,11 @@ pub(super) async fn claim(
     let sale = api.catalog.find(kind, name)?;
     let key = idempotency_key(headers)?;
     no_body(body)?;
+    let user = UserId(caller.user_id);
     let answer = if sale.closed {
-        Answer::Ended
+        answer_of_closed(api, &sale, user, key).await
     } else {
-        sale.gatherer()
-            .claim(UserId(caller.user_id), key, telemetry::current())
-            .await
+        sale.gatherer().claim(user, key, telemetry::current()).await
     };
     sale.counters().count(answer);
     metrics::DURATION.observe(started.elapsed().as_secs_f64());
@@ -144,24 +148,78 @@ pub(super) async fn get(
         return Ok(Json(ClaimBody::of_row(&row)).into_response());
     }
     // Taken a moment ago: the ledger has not read it yet.
-    for sale in api.catalog.all()? {
-        let Some(entry) = find_entry(&api, &sale, user, claim).await? else {
-            continue;
-        };
-        if entry.mark != Mark::Recorded {
-            return Err(problems::CLAIM_UNSETTLED
-                .problem("the ledger has not read it yet; ask again")
-                .retry_after(1));
-        }
-        let claimed = Claimed {
-            claim: entry.claim,
-            sequence: entry.sequence,
-            claimed_at: entry.claimed_at,
-            recorded: true,
-        };
-        return Ok(told(StatusCode::OK, &sale, &claimed));
+    let sales = sales_that_may_hold(api.catalog.all()?, claim);
+    let (sale, entry) = find_entry(&api, &sales, user, claim)
+        .await?
+        .ok_or_else(problems::no_claim)?;
+    if entry.mark == Mark::Ending {
+        return Err(problems::CLAIM_UNSETTLED
+            .problem("it is being given back; ask again")
+            .retry_after(1));
     }
-    Err(problems::no_claim())
+    // Whoever knows its id was told yes for it: it is in the log, and the ledger will have it.
+    let claimed = Claimed {
+        claim: entry.claim,
+        sequence: entry.sequence,
+        claimed_at: entry.claimed_at,
+        recorded: entry.mark == Mark::Recorded,
+    };
+    Ok(told(StatusCode::OK, sale, &claimed))
+}
+
+/// What a request for a unit of a closed sale is answered: its gate is shut, and the ledger knows who had one.
+async fn answer_of_closed(api: &Api, sale: &Sale, user: UserId, key: KeyHash) -> Answer {
+    let unavailable = |error: &dyn std::error::Error| {
+        tracing::warn!(error = %error, "a closed sale's claims can't be looked up");
+        Answer::Unavailable
+    };
+    // Before it is drained, the ledger may have yet to read that the user claimed a unit, or gave it back.
+    let mut held = false;
+    if !sale.drained {
+        let holdings = match api.stock.holdings(&[sale.uid()], user).await {
+            Ok(holdings) => holdings,
+            Err(error) => return unavailable(&error),
+        };
+        for holding in holdings {
+            let lost = matches!(
+                holding.unopened,
+                Some(Unopened::Missing | Unopened::Foreign)
+            );
+            let mut marks = holding.entries.iter().map(|entry| entry.mark);
+            if lost || marks.any(|mark| mark != Mark::Recorded) {
+                return Answer::Recovering;
+            }
+            held |= !holding.entries.is_empty();
+        }
+    }
+    match api.store.active_claim(sale.uid(), user, key).await {
+        Ok(Some(active)) => Answer::Repeated(Claimed {
+            claim: active.entry.claim,
+            sequence: active.sequence,
+            claimed_at: active.claimed_at,
+            recorded: true,
+        }),
+        // Ended a moment ago.
+        Ok(None) if held => Answer::Recovering,
+        Ok(None) => Answer::Ended,
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// Sales of which this claim may be, if the ledger doesn't have it yet. A drained sale's claims are all in the ledger,
+/// and nothing was claimed before a sale's start.
+fn sales_that_may_hold(sales: Vec<Arc<Sale>>, claim: ClaimId) -> Vec<Arc<Sale>> {
+    let made = claim.0.get_timestamp().map(|made| made.to_unix());
+    let made = made.and_then(|(seconds, _)| {
+        Timestamp::from_second(i64::try_from(seconds).ok()?)
+            .ok()?
+            .checked_add(CLOCKS_APART_MAX)
+            .ok()
+    });
+    // Ids without a time are not given out.
+    let may =
+        |sale: &Arc<Sale>| !sale.drained && made.is_some_and(|made| sale.definition.starts <= made);
+    sales.into_iter().filter(may).collect()
 }
 
 /// The caller's claim in the ledger.
@@ -176,19 +234,28 @@ pub(super) async fn find_recorded(
         .map_err(|error| problems::away(&error))
 }
 
-/// The caller's claim in the stock of one sale.
-pub(super) async fn find_entry(
+/// The caller's claim in the stock of one of the sales. That there is none is said only where the stock is whole: one
+/// that is lost, or being rebuilt, may have held it.
+pub(super) async fn find_entry<'a>(
     api: &Api,
-    sale: &Sale,
+    sales: &'a [Arc<Sale>],
     user: UserId,
     claim: ClaimId,
-) -> Result<Option<Entry>, Problem> {
-    let entries = api
+) -> Result<Option<(&'a Sale, Entry)>, Problem> {
+    let uids: Vec<SaleUid> = sales.iter().map(|sale| sale.uid()).collect();
+    let holdings = api
         .stock
-        .entries_of(sale.uid(), user)
+        .holdings(&uids, user)
         .await
         .map_err(|error| problems::away(&error))?;
-    Ok(entries.into_iter().find(|entry| entry.claim == claim))
+    let found = sales.iter().zip(&holdings).find_map(|(sale, held)| {
+        let entry = held.entries.iter().find(|entry| entry.claim == claim)?;
+        Some((&**sale, entry.clone()))
+    });
+    if found.is_none() && holdings.iter().any(|held| held.unopened.is_some()) {
+        return Err(problems::recovering());
+    }
+    Ok(found)
 }
 
 /// A digest of the request's key.

@@ -25,6 +25,7 @@ use sale_stock::{RedisSettings, SaleStock};
 use secrecy::ExposeSecret as _;
 
 use self::catalog::Catalog;
+use crate::claims::keep_scripts;
 use crate::config::ApiSettings;
 use crate::store::Store;
 
@@ -184,6 +185,7 @@ fn background(
         tokio::select! {
             () = stop.cancelled() => {}
             never = redis.watch(PROBE_EVERY, || stock.ping()) => match never {},
+            never = keep_scripts(&stock) => match never {},
             never = kafka.watch(PROBE_EVERY, || producer.ping(PROBE_TIMEOUT)) => match never {},
         }
         if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {

@@ -1,5 +1,8 @@
 //! `/v1/time-sales`.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
@@ -11,7 +14,9 @@ use events::{Record, Returned, SaleEvent, partition_of};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use sale_stock::books::{Discount, SaleKind, StayDates, Target};
-use sale_stock::{ClaimId, Stock, UserId};
+use sale_stock::{
+    ACK_DEADLINE, ClaimId, Ending, EntryRef, PER_USER_LIMIT_MAX, Slot, Stock, UserId,
+};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -115,37 +120,58 @@ pub(super) async fn give_back(
 ) -> Result<StatusCode, Problem> {
     let (user, claim) = (UserId(caller.user_id), ClaimId(claim));
     let sale = api.catalog.find(KIND, &name)?;
+    if sale.closed {
+        return end_in_ledger(&api, &sale, Returned { user, claim }).await;
+    }
     match claims::find_recorded(&api, user, claim).await? {
         Some(row) if row.sale != sale.uid() => return Err(problems::no_claim()),
         Some(row) => match row.status {
             ClaimStatus::Accepted => {}
-            ClaimStatus::Returned | ClaimStatus::Expired => return Ok(StatusCode::NO_CONTENT),
-            ClaimStatus::Used | ClaimStatus::Issued => {
-                return Err(problems::CLAIM_USED
-                    .problem("a claim that paid for an order can't be given back"));
-            }
+            ended => return told(ended),
         },
         // Whoever was told its id was told yes: its record is in the log, before the return.
-        None if claims::find_entry(&api, &sale, user, claim)
+        None => claims::find_entry(&api, &[Arc::clone(&sale)], user, claim)
             .await?
-            .is_some() => {}
-        None => return Err(problems::no_claim()),
+            .map(drop)
+            .ok_or_else(problems::no_claim)?,
     }
     append_return(&api, &sale, Returned { user, claim }).await
 }
 
+/// What the return of a claim that has come to this is answered.
+fn told(status: ClaimStatus) -> Result<StatusCode, Problem> {
+    match status {
+        ClaimStatus::Returned | ClaimStatus::Expired => Ok(StatusCode::NO_CONTENT),
+        ClaimStatus::Accepted | ClaimStatus::Used | ClaimStatus::Issued => {
+            Err(problems::CLAIM_USED.problem("a claim that paid for an order can't be given back"))
+        }
+    }
+}
+
+/// The claim, wherever it is among the user's units.
+fn in_any_slot(returned: Returned) -> [EntryRef; PER_USER_LIMIT_MAX as usize] {
+    std::array::from_fn(|slot| EntryRef {
+        user: returned.user,
+        // There are fewer than 256.
+        slot: Slot(slot as u8),
+        claim: returned.claim,
+    })
+}
+
 async fn append_return(api: &Api, sale: &Sale, returned: Returned) -> Result<StatusCode, Problem> {
-    // The partitioning belongs to the epoch, so it is read now: the return must follow its claim.
-    let snapshot = api
+    let begun = Instant::now();
+    // Before the return can be in the log: who asks for a unit once this is answered must not be told yes for the claim
+    // because Redis has not heard of its end yet.
+    let ending = api
         .stock
-        .snapshot(sale.uid())
+        .begin_ending(sale.uid(), &in_any_slot(returned))
         .await
         .map_err(|error| problems::away(&error))?;
-    let gate = snapshot
-        .gate
-        .filter(|gate| gate.own_run)
-        .ok_or_else(problems::recovering)?;
-    let partition = partition_of(returned.user, gate.partitions);
+    // The partitioning belongs to the epoch, so it is read now: the return must follow its claim.
+    let Ending::Begun { partitions, .. } = ending else {
+        return Err(problems::recovering());
+    };
+    let partition = partition_of(returned.user, partitions);
     let record = Record {
         sale: sale.uid(),
         event: SaleEvent::Returns(vec![returned]),
@@ -155,11 +181,34 @@ async fn append_return(api: &Api, sale: &Sale, returned: Returned) -> Result<Sta
         .append(&sale.definition.topic, partition, &record)
         .await
     {
-        Ok(_) => Ok(StatusCode::NO_CONTENT),
+        // As for a yes (R2): within the deadline, it is in the log before any fence or Void that would have the claim
+        // stand.
+        Ok(_) if begun.elapsed() < ACK_DEADLINE => Ok(StatusCode::NO_CONTENT),
+        Ok(_) => Err(problems::unknown()),
         Err(AppendError::NotSent(error)) => Err(problems::away(&error)),
         Err(error @ AppendError::Unknown { .. }) => {
             tracing::warn!(%error, "return not known to be appended");
             Err(problems::unknown())
         }
+    }
+}
+
+/// Of a closed sale: its log may have been read to the end already, so that the claim is ended where it is.
+async fn end_in_ledger(api: &Api, sale: &Sale, returned: Returned) -> Result<StatusCode, Problem> {
+    let away = |error: &dyn std::error::Error| problems::away(error);
+    if !sale.drained {
+        // Processes that don't know yet that it is closed ask Redis, while its gate is open.
+        api.stock
+            .begin_ending(sale.uid(), &in_any_slot(returned))
+            .await
+            .map_err(|error| away(&error))?;
+    }
+    let Returned { user, claim } = returned;
+    match api.store.return_claim(sale.uid(), user, claim).await {
+        Ok(Some(status)) => told(status),
+        Ok(None) if sale.drained => Err(problems::no_claim()),
+        // The ledger may have yet to read it.
+        Ok(None) => Err(problems::recovering()),
+        Err(error) => Err(away(&error)),
     }
 }

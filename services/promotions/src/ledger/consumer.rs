@@ -135,9 +135,7 @@ impl Reader {
     async fn take_sale(&mut self, living: &Living, uid: SaleUid, batches: &[PartitionBatch]) {
         let Some(sale) = living.get(uid) else { return };
         let (records, readable) = decode(uid, batches);
-        let span = batches
-            .first()
-            .map_or_else(tracing::Span::none, |batch| batch.span(&self.group));
+        let span = PartitionBatch::span(batches, &self.group);
         let applied = tokio::time::timeout(APPLY_TIMEOUT, self.store.apply_batch(uid, &records))
             .instrument(span)
             .await;
@@ -256,14 +254,16 @@ fn count(sale: &str, outcome: &BatchOutcome) {
         metrics::DROPPED
             .with_label_values(&[sale, reason.as_str()])
             .inc_by((*dropped).into());
-        if *reason == Dropped::Stock {
+        if matches!(reason, Dropped::Stock | Dropped::Limit) {
             metrics::REFUSED
                 .with_label_values(&[sale])
                 .inc_by((*dropped).into());
+            let reason = reason.as_str();
             tracing::error!(
                 sale,
                 dropped,
-                "the ledger refused claims: the stock is reached"
+                reason,
+                "the ledger refused claims that may have been acknowledged"
             );
         }
     }

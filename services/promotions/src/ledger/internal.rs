@@ -12,6 +12,10 @@ use http::StatusCode;
 use sale_stock::books::{Books, GateState, RecoveryRequest, SaleDefinition, SaleKind, StockBooks};
 use sale_stock::{Epoch, GateUpdate, PER_USER_LIMIT_MAX, SaleStock, SaleUid, Snapshot, Stock};
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
 use super::sales::Sales;
 use super::steward;
 use crate::store::{PutOutcome, SaleRow, Store, StoreError, gate_terms};
@@ -27,6 +31,8 @@ codes! {
     NAME_TAKEN = (CONFLICT, "The name is taken");
     /// The stock would fall below the units claimed.
     STOCK_BELOW_CLAIMED = (CONFLICT, "The stock is below what is claimed");
+    /// The sale has begun, and what guests claimed under can't change.
+    TERMS_FIXED = (CONFLICT, "The terms are fixed");
     /// The stock can't shrink while the gate is shut: what the log still holds is not known.
     RECOVERING = (SERVICE_UNAVAILABLE, "The sale is recovering");
     /// The sale was closed for good.
@@ -68,10 +74,27 @@ impl From<StoreError> for Problem {
     }
 }
 
+/// A definition that is refused if it has a field that none has.
+struct Declared(SaleDefinition);
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Value::deserialize(deserializer)?;
+        let unknown = SaleDefinition::unknown_fields(&json);
+        if !unknown.is_empty() {
+            let unknown = unknown.join(", ");
+            return Err(D::Error::custom(format!("no definition has {unknown}")));
+        }
+        SaleDefinition::deserialize(json)
+            .map(Self)
+            .map_err(D::Error::custom)
+    }
+}
+
 async fn declare(
     State(internal): State<Internal>,
     Path(uid): Path<SaleUid>,
-    Json(definition): Json<SaleDefinition>,
+    Json(Declared(definition)): Json<Declared>,
 ) -> Result<Json<Books>, Problem> {
     check(uid, &definition)?;
     let mut outcome = internal.store.put_sale(&definition, None).await?;
@@ -85,6 +108,9 @@ async fn declare(
             return Err(NAME_TAKEN.problem(format!("another sale is named {}", definition.name)));
         }
         PutOutcome::BelowClaimed(claimed) => return Err(below(definition.stock, claimed)),
+        PutOutcome::TermsFixed(term) => {
+            return Err(TERMS_FIXED.problem(format!("{term} is fixed once the sale has started")));
+        }
         PutOutcome::Closed => return Err(CLOSED.problem("a closed sale doesn't change")),
         // The sale was recovered between the two looks: its gate has to be asked again.
         PutOutcome::ShrinkGateFirst(_) => return Err(recovering()),

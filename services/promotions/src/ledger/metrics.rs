@@ -17,7 +17,7 @@ macro_rules! metrics {
 metrics! {
     REFUSED: IntCounterVec = int_counter_vec(
         "quokka_claims_refused_by_ledger_total",
-        "Claims of the log that the ledger had no stock left for. Must stay 0.",
+        "Claims of the log that the ledger had no stock or no room under the user's limit for. Must stay 0.",
         &["sale"]
     );
     DROPPED: IntCounterVec = int_counter_vec(
@@ -90,6 +90,14 @@ pub(super) fn begin(sale: &str) {
     for reason in Dropped::ALL {
         DROPPED.with_label_values(&[sale, reason.as_str()]);
     }
+}
+
+/// A sale whose gate is shut, lost or not to be seen has nothing left to sell, and nothing to compare.
+pub(super) fn shut(sale: &str) {
+    GATE_OPEN.with_label_values(&[sale]).set(0);
+    // An error says that there was no such series.
+    let _ = REMAINING.remove_label_values(&[sale]);
+    let _ = DRIFT.remove_label_values(&[sale]);
 }
 
 /// A sale that another process tends now is measured there.

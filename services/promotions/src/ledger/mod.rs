@@ -31,11 +31,14 @@ use self::steward::Steward;
 use crate::config::LedgerSettings;
 use crate::store::{MIGRATIONS, Store};
 
-/// How often Kafka is asked for a sign of life.
+/// How often Kafka and Redis are asked for a sign of life.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// How long it may take to answer. Long, since a busy machine must not look like a broken one.
+/// How long Kafka may take to answer. Long, since a busy machine must not look like a broken one.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many connections to the database tend the sales and answer the operator.
+const TENDING_CONNECTIONS_MAX: u32 = 4;
 
 /// Why the role can't start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,15 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
         "promotions-ledger",
         PoolOptions::default(),
     )?;
+    // Connections of their own: many sales' rounds must not keep the reader waiting for one.
+    let tending = postgres::connect_lazy(
+        &common.database_url,
+        "promotions-steward",
+        PoolOptions {
+            connections_max: TENDING_CONNECTIONS_MAX,
+            ..PoolOptions::default()
+        },
+    )?;
     let stock = SaleStock::connect_lazy(&RedisSettings::new(common.redis_url.expose_secret()))?;
     let producer = Producer::new(&ProducerSettings::new(
         &common.kafka_brokers,
@@ -82,12 +94,13 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
     let consumer = ConsumerSettings::new(&common.kafka_brokers, &group, &process.instance);
     let consumer = Arc::new(BatchConsumer::new(&consumer)?);
     let store = Store::new(pool.clone());
+    let tending = Store::new(tending);
     let sales = Sales::new();
 
     // A container that is started again in its pod is another owner: the one before may still have writes under way.
     let owner = format!("{}/{}", process.instance, uuid::Uuid::new_v4());
     let recovery = Recovery {
-        store: store.clone(),
+        store: tending.clone(),
         stock: stock.clone(),
         producer: producer.clone(),
         owner,
@@ -116,17 +129,18 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
         "kafka",
         watch_kafka(producer, readiness.dependency("kafka"), shutdown.clone()),
     );
+    shutdown.task("redis", watch_redis(stock.clone(), shutdown.clone()));
     shutdown.task("sales", sales.clone().keep(store.clone(), stop()));
     shutdown.task(
         "effects",
-        effects::run(pending, stock.clone(), store.clone(), stop()),
+        effects::run(pending, stock.clone(), store, stop()),
     );
     shutdown.task("expiry", steward.clone().expire(stop()));
     shutdown.task("log", read(reader, steward, shutdown.clone()));
 
     // Redis is no dependency: without it the ledger goes on reading, and the operator wants to hear of it.
     let internal = Internal {
-        store,
+        store: tending,
         stock,
         consumer,
         sales,
@@ -156,6 +170,19 @@ async fn read(reader: Reader, steward: Steward, shutdown: Shutdown) {
     let consumer = Arc::clone(&reader.consumer);
     tokio::join!(reader.run(shutdown.token()), steward.run(shutdown.token()));
     consumer.leave().await;
+}
+
+/// A Redis that was demoted goes on answering who only reads: it is noticed, and left, by being asked for its role.
+async fn watch_redis(stock: SaleStock, shutdown: Shutdown) {
+    loop {
+        if let Err(error) = stock.ping().await {
+            tracing::debug!(%error, "redis");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+        }
+    }
 }
 
 async fn watch_kafka(producer: Producer, dependency: Dependency, shutdown: Shutdown) {

@@ -4,13 +4,15 @@
 //! A sale is tended by the process that reads partition 0 of its log, so that usually one does. That is a convenience:
 //! everything here may be done by two at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use events::consumer::BatchConsumer;
 use events::{Partition, Record, SaleEvent, Voided, partition_of};
-use sale_stock::{EntryRef, GateUpdate, SaleUid, SettleClock, Snapshot, StockError};
+use jiff::{SignedDuration, Timestamp};
+use sale_stock::books::SaleDefinition;
+use sale_stock::{Ending, EntryRef, GateUpdate, SaleUid, SettleClock, Snapshot, StockError};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -20,16 +22,27 @@ use super::effects::{self, SettleError};
 use super::metrics;
 use super::recovery::{Cause, Recovery};
 use super::sales::Sales;
-use crate::store::{LedgerCounts, SaleRow, StoreError};
+use crate::planted::planted;
+use crate::store::{DueSale, LedgerCounts, SaleRow, StoreError};
 
 /// How often each sale is looked at.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
+
+/// How often one is that was opened and is far from its window.
+const QUIET_ROUND_EVERY: Duration = Duration::from_secs(10);
+
+/// How far that is. Longer than a warm-up is wont to be.
+const FAR: SignedDuration = SignedDuration::from_mins(15);
 
 /// Most entries settled in a round, and most claims expired or released in one statement.
 const ROUND_MAX: u32 = 1_000;
 
 /// Most sales whose claims are expired in a round.
 const DUE_SALES_MAX: u32 = 64;
+
+/// Most readings of where a log ends that the ledger has yet to reach. Further ones aren't kept, which only makes the
+/// settling come later.
+const ENDS_MAX: usize = 128;
 
 /// How long Kafka may take to say where the partitions of a log end.
 const LAG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -93,15 +106,64 @@ fn drift(before: &Snapshot, ledger: LedgerCounts, after: &Snapshot) -> i64 {
     if unknown > 0 { unknown } else { -lost.max(0) }
 }
 
+/// How often a sale is looked at: at once when it has changed, and seldom while nobody can claim.
+fn pace(sale: &SaleRow, now: Timestamp) -> Duration {
+    let SaleDefinition { starts, ends, .. } = &sale.definition;
+    let far = now.duration_until(*starts) > FAR || ends.duration_until(now) > FAR;
+    let settled = sale.opened_epoch.0 > 0 && !sale.recovering() && !sale.closed;
+    if far && settled {
+        QUIET_ROUND_EVERY
+    } else {
+        ROUND_EVERY
+    }
+}
+
 /// What is remembered of a sale from one round to the next.
 #[derive(Default)]
 struct Memory {
+    /// The last round's time and sale.
+    seen: Option<(Instant, Arc<SaleRow>)>,
     clock: SettleClock,
+    /// Where the log ended at times that the ledger has yet to read up to, the earliest first.
+    ends: VecDeque<(std::time::Instant, Vec<(i32, i64)>)>,
+    /// When the log held nothing yet that the ledger has not read by now.
+    read_up_to: Option<std::time::Instant>,
+    /// The ledger's positions by partition, as last read.
+    positions: Option<BTreeMap<i32, i64>>,
     /// Rounds in a row that were at rest and showed drift.
     drifted: u32,
     drift_recovered: Option<Instant>,
     /// Partitions whose log ended before the ledger's position when last looked at.
     short: BTreeMap<i32, i64>,
+}
+
+impl Memory {
+    fn is_due(&self, sale: &Arc<SaleRow>) -> bool {
+        self.seen.as_ref().is_none_or(|(at, seen)| {
+            // The ticks don't come to the millisecond.
+            let waited = at.elapsed() + ROUND_EVERY / 2;
+            seen != sale || waited >= pace(sale, Timestamp::now())
+        })
+    }
+
+    /// Where the log ended when it was asked, at `asked` or later.
+    fn note_ends(&mut self, asked: std::time::Instant, ends: &[(i32, i64)]) {
+        if self.ends.len() < ENDS_MAX {
+            self.ends.push_back((asked, ends.to_vec()));
+        }
+    }
+
+    /// The ledger stands here now; `None` is the beginning of a partition.
+    fn note_positions(&mut self, positions: BTreeMap<i32, i64>) {
+        let reached = |ends: &[(i32, i64)]| {
+            let read = |partition| positions.get(&partition).copied().unwrap_or(0);
+            ends.iter().all(|(partition, end)| read(*partition) >= *end)
+        };
+        while let Some((asked, _)) = self.ends.pop_front_if(|(_, ends)| reached(ends)) {
+            self.read_up_to = Some(asked);
+        }
+        self.positions = Some(positions);
+    }
 }
 
 /// Everything the steward works with.
@@ -156,10 +218,12 @@ impl Steward {
                 }
                 let memory = memories.entry(sale.uid()).or_default();
                 // A sale has one round at a time; a recovery takes several seconds.
-                if let Ok(memory) = Arc::clone(memory).try_lock_owned() {
+                if let Ok(mut memory) = Arc::clone(memory).try_lock_owned()
+                    && memory.is_due(sale)
+                {
+                    memory.seen = Some((Instant::now(), Arc::clone(sale)));
                     let (steward, sale) = (self.clone(), Arc::clone(sale));
                     rounds.spawn(async move {
-                        let mut memory = memory;
                         steward.round(&sale, &mut memory).await;
                     });
                 }
@@ -184,31 +248,31 @@ impl Steward {
     ) -> Result<(), RoundError> {
         let uid = sale.uid();
         let name = sale.definition.name.as_str();
-        let open = metrics::GATE_OPEN.with_label_values(&[name]);
         let before = self
             .recovery
             .stock
             .snapshot(uid)
             .await
-            .inspect_err(|_| open.set(0))?;
+            .inspect_err(|_| metrics::shut(name))?;
         let finish = match judge(sale, &before, &self.recovery.owner) {
             Verdict::LetBe => {
-                open.set(0);
+                metrics::shut(name);
                 return Ok(());
             }
             Verdict::Recover(_) => {
-                open.set(0);
+                metrics::shut(name);
                 return self.recover(uid, &before).await;
             }
             Verdict::Tend { finish } => finish,
         };
-        open.set(1);
+        metrics::GATE_OPEN.with_label_values(&[name]).set(1);
         if finish {
             self.recovery.store.finish_recovery(uid, sale.epoch).await?;
         }
         self.adjust(sale, &before).await?;
-        self.settle(sale, memory).await?;
+        // First what the ledger says of claims that ended: none of them is given up as one that nobody ended.
         self.release(sale).await?;
+        self.settle(sale, memory).await?;
         self.measure(sale, memory, lag).await
     }
 
@@ -263,16 +327,23 @@ impl Steward {
     }
 
     /// Gives up entries that nobody has asked for within the deadline (R6, R7). The consumer, coming to the Void, tells
-    /// Redis what became of them.
+    /// Redis what became of them. Only what the ledger would know by now had it been appended: while the ledger is
+    /// behind, an entry that waits for it is no lost one.
     async fn settle(&self, sale: &SaleRow, memory: &mut Memory) -> Result<(), RoundError> {
-        let taken = self
-            .recovery
-            .stock
-            .take_stale(sale.uid(), &mut memory.clock, ROUND_MAX)
+        let Some(read_up_to) = memory.read_up_to else {
+            return Ok(());
+        };
+        let stock = &self.recovery.stock;
+        let taken = stock
+            .take_stale(sale.uid(), &mut memory.clock, read_up_to, ROUND_MAX)
             .await?;
         let Some(stale) = taken.filter(|stale| !stale.entries.is_empty()) else {
             return Ok(());
         };
+        if planted("r7") {
+            stock.remove_entries(sale.uid(), &stale.entries).await?;
+            return Ok(());
+        }
         let mut by_partition = BTreeMap::<Partition, Vec<Voided>>::new();
         for EntryRef { user, slot, claim } in stale.entries {
             let partition = partition_of(user, stale.partitions);
@@ -366,23 +437,43 @@ impl Steward {
 
     /// How many records the ledger is behind; `None` if Kafka or the ledger doesn't say.
     async fn measure_lag(&self, sale: &SaleRow, memory: &mut Memory) -> Option<u64> {
-        let ends = ends(&self.consumer, sale).await?;
-        let positions = self.recovery.store.positions(sale.uid()).await.ok()?;
+        let topic = sale.definition.topic.as_str();
+        let asked = std::time::Instant::now();
+        let Some(ends) = ends(&self.consumer, sale).await else {
+            // An error says that there was no such series.
+            let _ = metrics::LAG.remove_label_values(&[topic]);
+            return None;
+        };
+        memory.note_ends(asked, &ends);
+        let known = match self.recovery.store.positions(sale.uid()).await {
+            Ok(positions) => {
+                let positions = positions.iter().map(|at| (at.partition, at.next_offset));
+                memory.note_positions(positions.collect());
+                true
+            }
+            Err(_) => false,
+        };
+        // While the database doesn't say, the ledger stands where it stood, and the log goes on.
+        let positions = memory.positions.as_ref()?;
         let mut lag = 0;
         let mut short = BTreeMap::new();
         for (partition, end) in ends {
-            let position = positions
-                .iter()
-                .find(|position| position.partition == partition)
-                .map_or(0, |position| position.next_offset);
+            let position = positions.get(&partition).copied().unwrap_or(0);
             lag += u64::try_from(end - position).unwrap_or(0);
             if end < position {
                 short.insert(partition, position);
             }
         }
         metrics::LAG
-            .with_label_values(&[&sale.definition.topic])
+            .with_label_values(&[topic])
             .set(i64::try_from(lag).unwrap_or(i64::MAX));
+        if !known {
+            return None;
+        }
+        if !short.is_empty() {
+            // Where another log ended says nothing about this one.
+            memory.ends.clear();
+        }
         self.rewind(sale, memory, short).await;
         Some(lag)
     }
@@ -442,8 +533,20 @@ impl Steward {
 
     async fn expire_due(&self) -> Result<(), RoundError> {
         let Recovery { store, stock, .. } = &self.recovery;
-        for uid in store.sales_with_due_claims(DUE_SALES_MAX).await? {
-            let ended = store.expire_due(uid, ROUND_MAX).await?;
+        for DueSale { uid, closed } in store.sales_with_due_claims(DUE_SALES_MAX).await? {
+            let due = store.due_claims(uid, ROUND_MAX).await?;
+            if due.is_empty() {
+                continue;
+            }
+            // Who asks for a unit once the ledger says that his claim has expired must not be told yes for it.
+            match stock.begin_ending(uid, &due).await? {
+                Ending::Begun { .. } => {}
+                // Nobody is told yes any more.
+                Ending::Unopened(_) if closed => {}
+                // A recovery may be putting the claims back as they were: they expire once the sale is open again.
+                Ending::Unopened(_) => continue,
+            }
+            let ended = store.expire(uid, &due).await?;
             metrics::EXPIRED.inc_by(ended.len() as u64);
             if let Err(error) = effects::release(uid, &ended, stock, store).await {
                 tracing::debug!(%error, "expired units are released later");
@@ -488,6 +591,27 @@ mod tests {
 
     fn ledger(active: u32, unreleased: u32) -> LedgerCounts {
         LedgerCounts { active, unreleased }
+    }
+
+    #[test]
+    fn the_ledger_has_read_up_to_the_last_time_whose_ends_it_has_reached() {
+        let start = std::time::Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut memory = Memory::default();
+        memory.note_ends(at(0), &[(0, 5), (1, 0)]);
+        memory.note_ends(at(1), &[(0, 9), (1, 2)]);
+        memory.note_ends(at(2), &[(0, 9), (1, 7)]);
+        memory.note_positions([(0, 4)].into());
+        assert_eq!(memory.read_up_to, None);
+        memory.note_positions([(0, 12), (1, 3)].into());
+        assert_eq!(memory.read_up_to, Some(at(1)));
+        // However long the ledger stands still, no more is kept than can be worked through.
+        for second in 3..1_000 {
+            memory.note_ends(at(second), &[(0, 900)]);
+        }
+        assert_eq!(memory.ends.len(), ENDS_MAX);
+        memory.note_positions([(0, 900), (1, 7)].into());
+        assert!(memory.ends.is_empty());
     }
 
     #[test]

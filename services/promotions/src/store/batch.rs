@@ -118,12 +118,14 @@ impl Terms {
         }
     }
 
-    /// A hold lasts from when it was recorded, by the database's clock, which also ends it: whatever Redis's clock
-    /// says, it is never shorter than promised. A coupon's validity counts from the claim.
+    /// A hold lasts from when it was recorded, by the database's clock, which also ends it, and not less than the guest
+    /// was told, which counts from the claim by Redis's: whichever is ahead, it is never shorter than promised. A
+    /// coupon's validity counts from the claim.
     fn expires(&self, claim: &ClaimTaken) -> Option<OffsetDateTime> {
+        let claimed = instant(claim.at.0);
         let (from, millis) = match self.kind {
-            SaleKind::TimeSale => (self.now, self.claim_ttl_ms?),
-            SaleKind::CouponCampaign => (instant(claim.at.0), self.coupon_valid_ms?),
+            SaleKind::TimeSale => (self.now.max(claimed), self.claim_ttl_ms?),
+            SaleKind::CouponCampaign => (claimed, self.coupon_valid_ms?),
         };
         from.checked_add(time::Duration::milliseconds(millis))
     }
@@ -457,4 +459,33 @@ async fn write_positions(
     .await
     .doing("move a sale's positions")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sale_stock::{KeyHash, Sequence, Slot, UnixMillis};
+
+    use super::*;
+
+    #[test]
+    fn a_hold_is_never_shorter_than_promised_whichever_clock_is_ahead() {
+        let terms = |now| Terms {
+            kind: SaleKind::TimeSale,
+            claim_ttl_ms: Some(600_000),
+            coupon_valid_ms: None,
+            now: instant(now),
+        };
+        let claim = ClaimTaken {
+            user: UserId(Uuid::nil()),
+            claim: ClaimId(Uuid::nil()),
+            sequence: Sequence(1),
+            slot: Slot(0),
+            key: KeyHash::NONE,
+            at: UnixMillis(5_000_000),
+        };
+        let recorded_later = terms(5_003_000).expires(&claim);
+        assert_eq!(recorded_later, Some(instant(5_603_000)));
+        let redis_ahead = terms(4_800_000).expires(&claim);
+        assert_eq!(redis_ahead, Some(instant(5_600_000)));
+    }
 }

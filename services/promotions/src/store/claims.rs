@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use sale_stock::books::{SaleDefinition, SaleKind};
-use sale_stock::{ClaimId, SaleUid, Sequence, Slot, UserId};
+use sale_stock::{
+    ClaimId, EntryRef, KeyHash, RebuiltEntry, SaleUid, Sequence, Slot, UnixMillis, UserId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Doing, Store, StoreError, sales, timestamp};
@@ -125,6 +127,36 @@ impl Store {
         }))
     }
 
+    /// The active claim of a user in a sale, as a repeat of his request finds it: the one of this key, else the latest.
+    pub async fn active_claim(
+        &self,
+        sale: SaleUid,
+        user: UserId,
+        key: KeyHash,
+    ) -> Result<Option<RebuiltEntry>, StoreError> {
+        let row = sqlx::query!(
+            "SELECT claim_id, slot, key_hash, seq, claimed_at FROM claims
+            WHERE sale_uid = $1 AND user_id = $2 AND ended_at IS NULL
+            ORDER BY key_hash = $3 DESC, seq DESC LIMIT 1",
+            sale.0,
+            user.0,
+            key.as_i64(),
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .doing("look for a user's claim")?;
+        Ok(row.map(|row| RebuiltEntry {
+            entry: EntryRef {
+                user,
+                slot: slot(row.slot),
+                claim: ClaimId(row.claim_id),
+            },
+            sequence: Sequence(row.seq.unsigned_abs()),
+            key: KeyHash::from_i64(row.key_hash),
+            claimed_at: UnixMillis(timestamp(row.claimed_at).as_millisecond()),
+        }))
+    }
+
     /// A user's coupons, the newest first, from before the given one.
     pub async fn coupons_of(
         &self,
@@ -133,7 +165,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<CouponRow>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT c.claim_id, s.name, s.definition AS "definition!: sqlx::types::Json<SaleDefinition>",
+            r#"SELECT c.claim_id, s.uid, s.name, s.definition,
                 c.claimed_at, c.expires_at,
                 CASE WHEN c.status = 'ISSUED' AND c.expires_at <= now() THEN 'EXPIRED' ELSE c.status END AS "status!"
             FROM claims c JOIN sales s ON s.uid = c.sale_uid
@@ -148,13 +180,16 @@ impl Store {
         .doing("list a user's coupons")?;
         Ok(rows
             .into_iter()
-            .map(|row| CouponRow {
-                claim: ClaimId(row.claim_id),
-                campaign: row.name,
-                definition: row.definition.0,
-                status: ClaimStatus::parse(&row.status),
-                claimed_at: timestamp(row.claimed_at),
-                expires_at: row.expires_at.map(timestamp),
+            .filter_map(|row| {
+                let definition = sales::definition(row.uid, row.definition).ok()?;
+                Some(CouponRow {
+                    claim: ClaimId(row.claim_id),
+                    campaign: row.name,
+                    definition,
+                    status: ClaimStatus::parse(&row.status),
+                    claimed_at: timestamp(row.claimed_at),
+                    expires_at: row.expires_at.map(timestamp),
+                })
             })
             .collect())
     }

@@ -1,7 +1,12 @@
 //! The sales: what was declared, and where each stands.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use sale_stock::books::{PartitionPosition, SaleDefinition, SaleKind};
 use sale_stock::{Epoch, GateTerms, SaleUid, Sequence, Stock};
+
+use uuid::Uuid;
 
 use super::{Doing, Store, StoreError, count};
 
@@ -68,6 +73,8 @@ pub enum PutOutcome {
     NameTaken,
     /// The stock would fall below the claims.
     BelowClaimed(Stock),
+    /// The window has begun, and a term that guests claim under would change: this one.
+    TermsFixed(&'static str),
     /// The stock shrinks, and the gate has to be asked first. Nothing was changed.
     ShrinkGateFirst(Epoch),
     /// The sale is closed or removed.
@@ -84,7 +91,8 @@ pub struct LedgerCounts {
 }
 
 struct RawSale {
-    definition: sqlx::types::Json<SaleDefinition>,
+    uid: Uuid,
+    definition: serde_json::Value,
     partitions: i32,
     epoch: i64,
     opened_epoch: i64,
@@ -96,10 +104,12 @@ struct RawSale {
     drained: bool,
 }
 
-impl From<RawSale> for SaleRow {
-    fn from(raw: RawSale) -> Self {
-        Self {
-            definition: raw.definition.0,
+impl TryFrom<RawSale> for SaleRow {
+    type Error = StoreError;
+
+    fn try_from(raw: RawSale) -> Result<Self, StoreError> {
+        Ok(Self {
+            definition: definition(raw.uid, raw.definition)?,
             partitions: raw.partitions.unsigned_abs(),
             epoch: Epoch(raw.epoch.unsigned_abs()),
             opened_epoch: Epoch(raw.opened_epoch.unsigned_abs()),
@@ -109,16 +119,36 @@ impl From<RawSale> for SaleRow {
             recoverer: raw.recoverer,
             closed: raw.closed,
             drained: raw.drained,
-        }
+        })
     }
 }
 
+/// Reads a definition as it is kept. What a later version added is passed over; one that can't be read at all is one
+/// sale's trouble, and told once.
+pub(super) fn definition(uid: Uuid, kept: serde_json::Value) -> Result<SaleDefinition, StoreError> {
+    static TOLD: Mutex<BTreeSet<Uuid>> = Mutex::new(BTreeSet::new());
+    let read = serde_json::from_value(kept)
+        .map_err(|error| sqlx::Error::Decode(error.into()))
+        .doing("read the definition of a sale");
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    match &read {
+        Ok(_) => {
+            told.remove(&uid);
+        }
+        Err(error) if told.insert(uid) => {
+            tracing::error!(sale = %uid, %error, "a sale is left out");
+        }
+        Err(_) => {}
+    }
+    read
+}
+
 impl Store {
-    /// Every living sale.
+    /// Every living sale, as far as its definition can be read.
     pub async fn sales(&self) -> Result<Vec<SaleRow>, StoreError> {
         let rows = sqlx::query_as!(
             RawSale,
-            r#"SELECT definition AS "definition!: sqlx::types::Json<SaleDefinition>", partitions, epoch, opened_epoch,
+            r#"SELECT uid, definition, partitions, epoch, opened_epoch,
                 claimed, last_seq, recovery_requested_at IS NOT NULL AS "recovery_requested!",
                 CASE WHEN recovery_lease_until > now() THEN recovery_owner END AS recoverer,
                 closed_at IS NOT NULL AS "closed!", drained_at IS NOT NULL AS "drained!"
@@ -127,14 +157,17 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .doing("list the sales")?;
-        Ok(rows.into_iter().map(SaleRow::from).collect())
+        let readable = rows
+            .into_iter()
+            .filter_map(|raw| SaleRow::try_from(raw).ok());
+        Ok(readable.collect())
     }
 
     /// One sale, removed or not.
     pub async fn sale(&self, uid: SaleUid) -> Result<Option<SaleRow>, StoreError> {
         let row = sqlx::query_as!(
             RawSale,
-            r#"SELECT definition AS "definition!: sqlx::types::Json<SaleDefinition>", partitions, epoch, opened_epoch,
+            r#"SELECT uid, definition, partitions, epoch, opened_epoch,
                 claimed, last_seq, recovery_requested_at IS NOT NULL AS "recovery_requested!",
                 CASE WHEN recovery_lease_until > now() THEN recovery_owner END AS recoverer,
                 closed_at IS NOT NULL AS "closed!", drained_at IS NOT NULL AS "drained!"
@@ -144,7 +177,7 @@ impl Store {
         .fetch_optional(&self.pool)
         .await
         .doing("read a sale")?;
-        Ok(row.map(SaleRow::from))
+        row.map(SaleRow::try_from).transpose()
     }
 
     /// Declares a sale. A stock that shrinks below what the ledger admits now needs the gate's consent first, since
@@ -158,7 +191,8 @@ impl Store {
         let mut tx = self.pool.begin().await.doing(doing)?;
         let row = sqlx::query!(
             r#"SELECT kind, topic, generation, stock, claimed, epoch,
-                closed_at IS NOT NULL OR removed_at IS NOT NULL AS "over!"
+                closed_at IS NOT NULL OR removed_at IS NOT NULL AS "over!", definition,
+                epoch > 0 AND (definition->>'starts')::timestamptz <= now() AS "begun!"
             FROM sales WHERE uid = $1 FOR UPDATE"#,
             definition.uid.0
         )
@@ -168,11 +202,14 @@ impl Store {
         let Some(row) = row else {
             let inserted = insert(&mut tx, definition).await?;
             tx.commit().await.doing(doing)?;
-            return Ok(if inserted {
-                PutOutcome::Applied
+            return if inserted {
+                Ok(PutOutcome::Applied)
+            } else if self.sale(definition.uid).await?.is_some() {
+                // Declared twice at once for the first time: it is there now.
+                Box::pin(self.put_sale(definition, consented)).await
             } else {
-                PutOutcome::NameTaken
-            });
+                Ok(PutOutcome::NameTaken)
+            };
         };
         if row.generation >= definition.generation {
             return Ok(PutOutcome::Applied);
@@ -182,6 +219,13 @@ impl Store {
         }
         if row.kind != definition.kind.as_str() || row.topic != definition.topic {
             return Ok(PutOutcome::NameTaken);
+        }
+        // Terms that can't be read hold nobody to them, and this may be what mends them.
+        if row.begun
+            && let Ok(held) = self::definition(definition.uid.0, row.definition)
+            && let Some(term) = changed_term(&held, definition)
+        {
+            return Ok(PutOutcome::TermsFixed(term));
         }
         let stock = i64::from(definition.stock.0);
         if stock < row.claimed {
@@ -261,7 +305,26 @@ impl Store {
     }
 }
 
-/// `false` if the name is another's.
+/// A term that is fixed once guests can claim under it, and differs. The resource's own rules say the same, but go by a
+/// status that is written only while an operator runs.
+fn changed_term(held: &SaleDefinition, declared: &SaleDefinition) -> Option<&'static str> {
+    [
+        ("starts", held.starts == declared.starts),
+        ("discount", held.discount == declared.discount),
+        ("target", held.target == declared.target),
+        ("stayDates", held.stay_dates == declared.stay_dates),
+        ("coupon", held.coupon == declared.coupon),
+        ("claimTtl", held.claim_ttl_ms == declared.claim_ttl_ms),
+        (
+            "perUserLimit",
+            held.per_user_limit == declared.per_user_limit,
+        ),
+    ]
+    .into_iter()
+    .find_map(|(term, same)| (!same).then_some(term))
+}
+
+/// `false` if the name is another's, or the sale is there by now.
 async fn insert(
     tx: &mut sqlx::PgConnection,
     definition: &SaleDefinition,
@@ -270,7 +333,7 @@ async fn insert(
         "INSERT INTO sales (uid, name, kind, definition, generation, stock, slots, claim_ttl_ms, coupon_valid_ms,
             topic, partitions)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        ON CONFLICT (name) WHERE removed_at IS NULL DO NOTHING",
+        ON CONFLICT DO NOTHING",
         definition.uid.0,
         definition.name,
         definition.kind.as_str(),

@@ -1,15 +1,17 @@
 //! The ledger reads what was claimed, whatever happens meanwhile.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use events::{ClaimTaken, Partition, Record, SaleEvent, partition_of};
+use jiff::SignedDuration;
 use reqwest::StatusCode;
-use sale_stock::books::{GateState, SaleKind};
+use sale_stock::books::{AmountDiscount, Discount, GateState, SaleDefinition, SaleKind};
 use sale_stock::{ClaimId, ClaimReply, ClaimRequest, KeyHash, Mark, Outcome, SaleUid, Stock};
 use testkit::eventually;
 use uuid::Uuid;
 
-use crate::world::{Answer, Breaks, PLENTY, Told, World, rush, users};
+use crate::world::{Answer, Breaks, PLENTY, Told, World, rush, rush_with, users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_of_a_declared_sale_gets_its_row() {
@@ -289,6 +291,49 @@ async fn two_ledgers_share_the_logs_and_one_of_them_ends_in_good_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_terms_of_a_sale_are_fixed_from_its_start_whether_or_not_an_operator_saw_it() {
+    let world = World::start().await;
+    let ledger = world.ledger().await;
+    let begun = world.definition(SaleKind::TimeSale, 10, 2).await;
+    world.open(&ledger, &begun).await;
+    type Change = fn(&mut SaleDefinition);
+    let changed = |change: Change| {
+        let mut sale = begun.clone();
+        sale.generation = 2;
+        change(&mut sale);
+        sale
+    };
+    let changes: [(&str, Change); 4] = [
+        ("starts", |sale| {
+            sale.starts += SignedDuration::from_mins(30)
+        }),
+        ("discount", |sale| {
+            sale.discount = Discount::Amount(AmountDiscount { amount: 1 });
+        }),
+        ("target", |sale| sale.target = None),
+        ("perUserLimit", |sale| sale.per_user_limit = 2),
+    ];
+    for (term, change) in changes {
+        let (status, body) = world.put(&ledger, &changed(change)).await;
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (StatusCode::CONFLICT, Some("TERMS_FIXED")),
+            "{term}"
+        );
+        assert!(body["detail"].as_str().unwrap().contains(term), "{body}");
+    }
+    let grown = changed(|sale| (sale.stock, sale.paused) = (Stock(20), true));
+    assert_eq!(world.put(&ledger, &grown).await.0, StatusCode::OK);
+
+    let mut ahead = world.definition(SaleKind::TimeSale, 10, 2).await;
+    ahead.starts += SignedDuration::from_mins(30);
+    world.open(&ledger, &ahead).await;
+    ahead.generation = 2;
+    ahead.starts += SignedDuration::from_mins(10);
+    assert_eq!(world.put(&ledger, &ahead).await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operator_changes_closes_and_removes_a_sale() {
     let world = World::start().await;
     let (ledger, api) = (world.ledger().await, world.api().await);
@@ -486,4 +531,200 @@ async fn a_sale_whose_topic_is_gone_can_be_closed() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_no_acknowledged_claim_is_given_up() {
+    /// Twice as long as an entry may stay pending that nobody waits for.
+    const AWAY: Duration = Duration::from_secs(15);
+    let breaks = Breaks {
+        postgres: true,
+        ..Breaks::default()
+    };
+    let world = World::breaking(breaks).await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 40, 2).await;
+    world.open(&ledger, &sale).await;
+    let mut told = Told::default();
+    let guests = users(30);
+    told.hear(
+        guests[0],
+        world.claim_for_sure(&api.url, &sale, guests[0]).await,
+    );
+    world.at_rest(&ledger, sale.uid).await;
+    world.postgres.stop().await.unwrap();
+    let stopped = Instant::now();
+    for guest in &guests[1..] {
+        told.hear(*guest, world.claim_for_sure(&api.url, &sale, *guest).await);
+    }
+    assert_eq!(told.yes.len(), guests.len());
+    let lag = format!("quokka_ledger_lag{{topic=\"{}\"}}", sale.topic);
+    eventually(PLENTY, async || {
+        let entries = world.entries(sale.uid).await;
+        let given_up = entries
+            .iter()
+            .filter(|(_, entry)| entry.mark == Mark::Voiding);
+        assert_eq!(given_up.count(), 0);
+        stopped.elapsed() > AWAY
+    })
+    .await;
+    // How far the ledger is behind is still told.
+    let behind = ledger.metric(&world, &lag).await;
+    assert!(behind.is_some_and(|behind| behind >= 1.0), "{behind:?}");
+    for (guest, claim) in &told.yes {
+        let again = world.claim(&api.url, &sale, *guest).await;
+        assert_eq!(again, Answer::Yes(*claim));
+    }
+    world.postgres.resume().await.unwrap();
+    ledger.ready(&world).await;
+    world.check(&ledger, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_who_may_hold_two_get_two_and_no_more() {
+    let world = Arc::new(World::start().await);
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let mut sale = world.definition(SaleKind::CouponCampaign, 150, 3).await;
+    sale.per_user_limit = 2;
+    world.open(&ledger, &sale).await;
+    let requests = users(100)
+        .into_iter()
+        .flat_map(|guest| ["one", "two", "three", "one"].map(|key| (guest, Some(key.to_owned()))))
+        .collect();
+    let rush = rush_with(&world, &api, &sale, requests);
+    world.until_recorded(sale.uid, |rows| rows >= 20).await;
+    world.redis.flush().await.unwrap();
+    let told = rush.await.unwrap();
+    assert!(told.sold_out && told.yes.len() >= 150, "{}", told.yes.len());
+    world.check(&ledger, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_beyond_the_users_limit_is_refused_and_counted() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+    world.open(&ledger, &sale).await;
+    let guest = users(1)[0];
+    let mut told = Told::default();
+    told.hear(guest, world.claim_for_sure(&api.url, &sale, guest).await);
+    let second = ClaimTaken {
+        user: guest,
+        claim: ClaimId::generate(),
+        sequence: sale_stock::Sequence(9),
+        slot: sale_stock::Slot(0),
+        key: KeyHash::NONE,
+        at: sale_stock::UnixMillis(0),
+    };
+    let event = SaleEvent::Claims {
+        epoch: sale_stock::Epoch(1),
+        claims: vec![second],
+    };
+    let record = Record {
+        sale: sale.uid,
+        event,
+    };
+    let producer = world.producer();
+    producer
+        .append(&sale.topic, Partition(0), &record)
+        .await
+        .unwrap();
+    let refused = format!(
+        "quokka_claims_refused_by_ledger_total{{sale=\"{}\"}}",
+        sale.name
+    );
+    eventually(PLENTY, async || {
+        ledger.metric(&world, &refused).await == Some(1.0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_whose_gate_is_shut_has_nothing_left_to_sell() {
+    let world = World::start().await;
+    let ledger = world.ledger().await;
+    let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+    world.open(&ledger, &sale).await;
+    let series = async |name: &str| {
+        let line = format!("{name}{{sale=\"{}\"}}", sale.name);
+        ledger.metric(&world, &line).await
+    };
+    eventually(PLENTY, async || {
+        let left = series("quokka_sale_stock_remaining").await;
+        (left, series("quokka_sale_drift").await) == (Some(5.0), Some(0.0))
+    })
+    .await;
+    world.redis.freeze().unwrap();
+    eventually(PLENTY, async || {
+        let open = series("quokka_sale_gate_open").await;
+        let left = series("quokka_sale_stock_remaining").await;
+        (open, left, series("quokka_sale_drift").await) == (Some(0.0), None, None)
+    })
+    .await;
+    world.redis.thaw().unwrap();
+    eventually(PLENTY, async || {
+        series("quokka_sale_stock_remaining").await == Some(5.0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_declared_by_several_at_once_is_declared() {
+    let world = World::start().await;
+    let ledger = world.ledger().await;
+    for _ in 0..5 {
+        let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+        let puts = (0..6).map(|_| world.put(&ledger, &sale));
+        for (status, body) in futures::future::join_all(puts).await {
+            assert_eq!(status, StatusCode::OK, "{body}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_a_later_version_kept_is_read_and_one_that_can_not_be_is_left_out() {
+    let world = World::start().await;
+    let (ledger, api) = (world.ledger().await, world.api().await);
+    let (newer, broken) = (
+        world.definition(SaleKind::TimeSale, 5, 1).await,
+        world.definition(SaleKind::TimeSale, 5, 1).await,
+    );
+    for sale in [&newer, &broken] {
+        world.open(&ledger, sale).await;
+        let answer = world.claim_for_sure(&api.url, sale, users(1)[0]).await;
+        assert!(matches!(answer, Answer::Yes(_)), "{answer:?}");
+    }
+    for (sale, added) in [
+        (&newer, r#"{"colour": "red"}"#),
+        (&broken, r#"{"discount": 7}"#),
+    ] {
+        sqlx::query("UPDATE sales SET definition = definition || $2::jsonb WHERE uid = $1")
+            .bind(sale.uid.0)
+            .bind(added)
+            .execute(&world.pool)
+            .await
+            .unwrap();
+    }
+    // The one is gone, which says that the other was read after the change.
+    let gone = async |sale: &sale_stock::books::SaleDefinition| {
+        let url = format!("{}/v1/time-sales/{}", api.url, sale.name);
+        let answer = world.http.get(url).send().await.unwrap();
+        answer.status() == StatusCode::NOT_FOUND
+    };
+    eventually(PLENTY, async || gone(&broken).await).await;
+    assert!(!gone(&newer).await);
+    let answer = world.claim_for_sure(&api.url, &newer, users(1)[0]).await;
+    let Answer::Yes(claim) = answer else {
+        panic!("{answer:?}");
+    };
+    eventually(PLENTY, async || world.status(claim).await.is_some()).await;
+
+    // Whoever declares it is refused all the same.
+    let mut body = serde_json::to_value(&newer).unwrap();
+    body["coupon"] = serde_json::json!({"validForMs": 1, "colour": "red"});
+    let url = format!("{}/internal/v1/sales/{}", ledger.url, newer.uid);
+    let answer = world.http.put(url).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("/coupon/colour"), "{text}");
 }

@@ -5,6 +5,8 @@ mod claims;
 mod expiry;
 mod faults;
 mod ledger;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod platform;
 mod recovery;
 mod world;

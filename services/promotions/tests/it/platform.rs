@@ -315,6 +315,13 @@ impl Platform {
         }
     }
 
+    /// The API's metrics.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.api_ops);
+        let answer = self.client.get(url).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
     pub async fn is_ready(&self) -> bool {
         let answer = self
             .client

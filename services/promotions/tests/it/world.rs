@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use events::claims_topic;
@@ -338,8 +339,22 @@ impl World {
         definition: &SaleDefinition,
         user: UserId,
     ) -> Answer {
+        self.claim_with(api, definition, user, None).await
+    }
+
+    /// One request of a guest, with a key of his.
+    pub(crate) async fn claim_with(
+        &self,
+        api: &str,
+        definition: &SaleDefinition,
+        user: UserId,
+        key: Option<&str>,
+    ) -> Answer {
         let url = format!("{api}/{}", Self::path(definition));
-        let request = self.http.post(url).bearer_auth(self.issuer.token(user.0));
+        let mut request = self.http.post(url).bearer_auth(self.issuer.token(user.0));
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
         let Ok(answer) = request.send().await else {
             return Answer::Unknown;
         };
@@ -372,6 +387,28 @@ impl World {
                 .filter(|answer| *answer != Answer::Unknown)
         })
         .await
+    }
+
+    /// What a guest reads of a claim: the status of the answer, and the claim's or the problem's code.
+    pub(crate) async fn read(&self, api: &Role, user: UserId, claim: ClaimId) -> (u16, String) {
+        let url = format!("{}/v1/claims/{claim}", api.url);
+        let request = self.http.get(url).bearer_auth(self.issuer.token(user.0));
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap();
+        let told = body["code"].as_str().or(body["status"].as_str());
+        (status, told.unwrap_or_default().to_owned())
+    }
+
+    /// Keeps the ledger from applying anything of the sale, as long as the transaction is held.
+    pub(crate) async fn hold_up(&self, uid: SaleUid) -> sqlx::Transaction<'static, sqlx::Postgres> {
+        let mut held = self.pool.begin().await.unwrap();
+        sqlx::query("SELECT uid FROM sales WHERE uid = $1 FOR UPDATE")
+            .bind(uid.0)
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        held
     }
 
     pub(crate) async fn give_back(
@@ -467,6 +504,14 @@ impl World {
         check(refused == 0, format!("the ledger refused {refused} claims"));
 
         let known: BTreeSet<ClaimId> = rows.iter().map(|row| ClaimId(row.0)).collect();
+        for (claim, user, ..) in &rows {
+            let (claim, user) = (ClaimId(*claim), UserId(*user));
+            let heard = told.unknown.contains(&user) || told.yes.contains(&(user, claim));
+            check(
+                heard,
+                format!("{user} has {claim}, and was told neither yes for it nor unknown"),
+            );
+        }
         for (user, claim) in &told.yes {
             check(
                 known.contains(claim),
@@ -525,6 +570,8 @@ pub(crate) enum Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) yes: Vec<(UserId, ClaimId)>,
+    /// Those who didn't know at least once what became of a request.
+    pub(crate) unknown: BTreeSet<UserId>,
     pub(crate) sold_out: bool,
 }
 
@@ -533,7 +580,10 @@ impl Told {
         match answer {
             Answer::Yes(claim) => self.yes.push((user, claim)),
             Answer::SoldOut => self.sold_out = true,
-            Answer::Ended | Answer::Unknown => {}
+            Answer::Unknown => {
+                self.unknown.insert(user);
+            }
+            Answer::Ended => {}
         }
     }
 }
@@ -545,21 +595,44 @@ pub(crate) fn rush(
     sale: &SaleDefinition,
     guests: Vec<UserId>,
 ) -> JoinHandle<Told> {
+    let requests = guests.into_iter().map(|guest| (guest, None)).collect();
+    rush_with(world, api, sale, requests)
+}
+
+/// [`rush`] with keys, of which a guest may have several.
+pub(crate) fn rush_with(
+    world: &Arc<World>,
+    api: &Role,
+    sale: &SaleDefinition,
+    requests: Vec<(UserId, Option<String>)>,
+) -> JoinHandle<Told> {
     const AT_A_TIME: usize = 24;
     let (world, sale, api) = (Arc::clone(world), sale.clone(), api.url.clone());
     tokio::spawn(async move {
-        let answers = futures::stream::iter(guests)
-            .map(|guest| {
+        let heard = futures::stream::iter(requests)
+            .map(|(guest, key)| {
                 let (world, sale, api) = (&world, &sale, &api);
-                async move { (guest, world.claim_for_sure(api, sale, guest).await) }
+                async move {
+                    let unknown = AtomicBool::new(false);
+                    let answer = eventually(PLENTY, async || {
+                        let answer = world.claim_with(api, sale, guest, key.as_deref()).await;
+                        unknown.fetch_or(answer == Answer::Unknown, Ordering::Relaxed);
+                        Some(answer).filter(|answer| *answer != Answer::Unknown)
+                    });
+                    let answer = answer.await;
+                    (guest, answer, unknown.into_inner())
+                }
             })
             .buffer_unordered(AT_A_TIME)
             .collect::<Vec<_>>()
             .await;
         let mut told = Told::default();
-        answers
-            .into_iter()
-            .for_each(|(guest, answer)| told.hear(guest, answer));
+        for (guest, answer, unknown) in heard {
+            told.hear(guest, answer);
+            if unknown {
+                told.hear(guest, Answer::Unknown);
+            }
+        }
         told
     })
 }
