@@ -102,6 +102,7 @@ for chart in "${names[@]}"; do
   # What a chart that has this one as a part may set.
   quietly helm template "$chart" "$charts/$chart" --set kafka.brokers=k:1 --set enabled=true --set global.anything=1
 done
+refused 'ingress.trustedProxies' helm template quokka "$charts/quokka" --set kafka.brokers=k:1 --set ingress.enabled=true
 
 step "README generated from the values"
 for chart in "${names[@]}"; do

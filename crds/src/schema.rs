@@ -2,15 +2,16 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// A time as RFC 3339 writes it. The pattern is narrower than the API server's own `date-time`,
-/// which lets in forms that other readers refuse; one such object would break every watch.
+/// Narrower than the API server's own `date-time`, which lets in forms that other readers refuse, such as an offset of
+/// 60 minutes or of 24 hours; one such object would break every watch.
+const TIMESTAMP: &str = concat!(
+    r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?",
+    r"(Z|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])$",
+);
+
+/// A time as RFC 3339 writes it.
 pub(crate) fn timestamp(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "format": "date-time",
-        "pattern": r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$",
-        "maxLength": 35,
-    })
+    json_schema!({ "type": "string", "format": "date-time", "pattern": TIMESTAMP, "maxLength": 35 })
 }
 
 /// A calendar date, `2026-12-05`.

@@ -20,9 +20,10 @@ use crate::{
     ledger::Ledger,
     metrics,
     platform::Platform,
-    reconcile::Reconciler,
+    reconcile::{self, Reconciler},
     replicas::Replicas,
     sale_clock::SaleClock,
+    silence::Silence,
     topics::Topics,
 };
 
@@ -112,6 +113,7 @@ impl Operator {
                 stock: SaleStock::connect_lazy(&RedisSettings::new(
                     config.redis_url.expose_secret(),
                 ))?,
+                redis_silence: Silence::default(),
                 replicas: Replicas::connect_lazy(config.redis_url.expose_secret())?,
                 clock: SaleClock::default(),
             },
@@ -158,30 +160,16 @@ impl Operator {
 
     /// Runs the controllers of all kinds. Each term as a leader begins with nothing remembered.
     async fn reconcile(&self, stop: CancellationToken) {
-        let Config {
-            process,
-            cleanup_deadline,
-            concurrency,
-            ..
-        } = &self.config;
-        let (namespace, instance) = (&process.namespace, &process.instance);
-        let time_sales = Reconciler::<TimeSale>::new(
-            &self.client,
-            namespace,
-            instance,
-            self.platform.clone(),
-            *cleanup_deadline,
-        );
-        let campaigns = Reconciler::<CouponCampaign>::new(
-            &self.client,
-            namespace,
-            instance,
-            self.platform.clone(),
-            *cleanup_deadline,
-        );
+        let (client, config) = (&self.client, &self.config);
+        let time_sales = reconcile::controller::<TimeSale>(client, config);
+        let campaigns = reconcile::controller::<CouponCampaign>(client, config);
+        let of_time_sales =
+            Reconciler::new(client, config, self.platform.clone(), campaigns.store());
+        let of_campaigns =
+            Reconciler::new(client, config, self.platform.clone(), time_sales.store());
         tokio::join!(
-            time_sales.run(*concurrency, stop.clone()),
-            campaigns.run(*concurrency, stop)
+            of_time_sales.run(time_sales, stop.clone()),
+            of_campaigns.run(campaigns, stop)
         );
     }
 }

@@ -132,7 +132,13 @@ fn topic_ready(topic: &TopicState, found: &Found) -> State {
         TopicState::Foreign => State::new(
             Some(false),
             reasons::TOPIC_FOREIGN,
-            "a topic of this name holds records that are not this sale's: remove it, or name the sale otherwise",
+            "a topic of this name holds records that are not this sale's: name the sale otherwise; if nobody uses the \
+             topic, remove it",
+        ),
+        TopicState::Unclear => State::new(
+            None,
+            reasons::LEDGER_UNREACHABLE,
+            "the topic holds records, and the ledger doesn't say whether they are this sale's",
         ),
         TopicState::OtherSales(whose) => {
             State::new(Some(false), reasons::NAME_TAKEN, whose.clone())

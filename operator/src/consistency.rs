@@ -2,7 +2,8 @@
 //!
 //! The three are read one after the other while guests claim, so that their numbers differ all the time and nothing is
 //! wrong. They are compared at rest only: nothing in the log that the ledger hasn't read, nothing in Redis that it
-//! hasn't settled, and the same numbers twice in a row. While claims flow, the last verdict holds.
+//! hasn't settled, and the same numbers twice in a row. While claims flow, the last verdict holds; where there is none,
+//! as after a recovery in the middle of a sale, it is enough that what is under way explains the difference.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub const BEHIND_AFTER: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Default)]
 pub struct Consistency {
     steady: Steady,
+    /// Whether Kafka says how far the log goes.
+    log_measured: Steady,
     /// The last verdict: it holds while nothing can be said.
     last: Option<Verdict>,
     figures: Option<Figures>,
@@ -73,8 +76,10 @@ pub struct Verdict {
     pub reason: &'static str,
     /// The condition's message.
     pub message: String,
-    /// Measured at rest just now: units that Redis holds too many or too few.
+    /// Measured just now: units that Redis holds too many or too few.
     pub drift: Option<i64>,
+    /// What was measured before no longer holds.
+    pub drift_is_void: bool,
     /// A recovery should be asked for, with this as its reason.
     pub repair: Option<String>,
 }
@@ -94,6 +99,7 @@ impl Verdict {
             reason,
             message: message.into(),
             drift: None,
+            drift_is_void: false,
             repair: None,
         }
     }
@@ -108,21 +114,23 @@ impl Consistency {
         }
         Self {
             steady: Steady::starting(Some(true)),
+            log_measured: Steady::starting(Some(true)),
             last: Some(Verdict::agreed()),
             ..Self::default()
         }
     }
 
-    /// Compares the stock in Redis with the books, both read at about `at`.
+    /// Compares the stock in Redis, looked at before and after, with the books, all of it read at about `at`.
     pub fn compare(
         &mut self,
-        redis: Option<&Snapshot>,
+        (before, redis): (Option<&Snapshot>, Option<&Snapshot>),
         books: Option<&Books>,
         at: Instant,
     ) -> Verdict {
-        let verdict = self.judge(redis, books, at);
+        let verdict = self.judge(before, redis, books, at);
         self.last = Some(Verdict {
             drift: None,
+            drift_is_void: false,
             repair: None,
             ..verdict.clone()
         });
@@ -136,7 +144,13 @@ impl Consistency {
         verdict
     }
 
-    fn judge(&mut self, redis: Option<&Snapshot>, books: Option<&Books>, at: Instant) -> Verdict {
+    fn judge(
+        &mut self,
+        before: Option<&Snapshot>,
+        redis: Option<&Snapshot>,
+        books: Option<&Books>,
+        at: Instant,
+    ) -> Verdict {
         let (redis, books) = match (redis, books) {
             (_, None) => {
                 return self.unsure(LEDGER_UNREACHABLE, "the ledger's books can't be read");
@@ -152,8 +166,15 @@ impl Consistency {
         {
             return verdict;
         }
-        let Some(lag) = books.lag else {
-            return self.unsure(KAFKA_UNREACHABLE, "Kafka doesn't say how far the log goes");
+        let log_measured = self.log_measured.hear(books.lag.is_some(), at);
+        let lag = match (books.lag, self.standing()) {
+            (Some(lag), _) if log_measured => lag,
+            // One question that wasn't answered says nothing.
+            (None, Some(standing)) if log_measured => {
+                self.forget();
+                return standing;
+            }
+            _ => return self.unsure(KAFKA_UNREACHABLE, "Kafka doesn't say how far the log goes"),
         };
         if self.stands_still(books, lag, at) {
             return self.unsure(
@@ -172,16 +193,41 @@ impl Consistency {
         self.figures = Some(figures.clone());
         if !at_rest {
             self.drift_since = None;
-            return match &self.last {
-                Some(last) if [BOOKS_AGREE, DRIFT].contains(&last.reason) => last.clone(),
-                _ => Verdict::new(
-                    None,
-                    NOT_MEASURED,
-                    "claims are on their way; compared when they have settled",
-                ),
-            };
+            return self.under_load(before, redis, books, at);
         }
         self.at_rest(&figures, at)
+    }
+
+    /// The last verdict, if it is one that holds while nothing can be said.
+    fn standing(&self) -> Option<Verdict> {
+        self.last
+            .clone()
+            .filter(|last| [BOOKS_AGREE, DRIFT].contains(&last.reason))
+    }
+
+    /// Never finds drift, nor the end of one: under load the one may be an illusion, and the other hidden.
+    fn under_load(
+        &mut self,
+        before: Option<&Snapshot>,
+        redis: &Snapshot,
+        books: &Books,
+        at: Instant,
+    ) -> Verdict {
+        if let Some(standing) = self.standing() {
+            return standing;
+        }
+        let explained = before.and_then(|before| is_explained(before, books, redis));
+        if explained.is_some_and(|explained| self.steady.hear(explained, at)) {
+            return Verdict {
+                drift: Some(0),
+                ..Verdict::agreed()
+            };
+        }
+        Verdict::new(
+            None,
+            NOT_MEASURED,
+            "claims are on their way; compared when they have settled",
+        )
     }
 
     fn at_rest(&mut self, figures: &Figures, at: Instant) -> Verdict {
@@ -247,7 +293,10 @@ impl Consistency {
         };
         self.steady.set(false);
         self.forget();
-        Some(verdict)
+        Some(Verdict {
+            drift_is_void: true,
+            ..verdict
+        })
     }
 
     /// Whether there are records that the ledger hasn't read and it hasn't read any for long.
@@ -272,6 +321,22 @@ impl Consistency {
         self.figures = None;
         self.drift_since = None;
     }
+}
+
+/// Whether Redis and the ledger differ by no more than the order of the three looks explains: the books were read
+/// between two looks at Redis, so that a claim recorded or released meanwhile shows in one of them only. `None` if a
+/// recovery lies between them.
+fn is_explained(before: &Snapshot, books: &Books, after: &Snapshot) -> Option<bool> {
+    let of_the_epoch = |redis: &Snapshot| redis.gate.is_some_and(|gate| gate.epoch == books.epoch);
+    if !(of_the_epoch(before) && of_the_epoch(after)) {
+        return None;
+    }
+    let recorded = |redis: &Snapshot| redis.claimed.saturating_sub(redis.unsettled);
+    let active = books.stock.claimed.0;
+    let held = active.saturating_add(books.unreleased);
+    let known = recorded(before).min(recorded(after)) <= held;
+    let kept = active <= before.claimed.max(after.claimed);
+    Some(known && kept)
 }
 
 #[cfg(test)]
@@ -301,7 +366,19 @@ mod tests {
             books: Option<&Books>,
         ) -> Verdict {
             self.at += Duration::from_secs(seconds);
-            self.consistency.compare(redis, books, self.at)
+            self.consistency.compare((None, redis), books, self.at)
+        }
+
+        /// A look in the middle of a sale: `before` and `after` as found in Redis, `ledger` as in the books between.
+        fn under_load(&mut self, before: u32, ledger: u32, after: u32) -> Verdict {
+            self.at += Duration::from_secs(2);
+            let looked = |claimed| Snapshot {
+                unsettled: 7,
+                ..snapshot(claimed)
+            };
+            let (before, books, after) = (looked(before), books(ledger), looked(after));
+            let redis = (Some(&before), Some(&after));
+            self.consistency.compare(redis, Some(&books), self.at)
         }
     }
 
@@ -395,6 +472,71 @@ mod tests {
             .collect();
         assert_eq!(back.last().unwrap(), &Some(true));
         assert_ne!(back[0], Some(true));
+    }
+
+    #[test]
+    fn after_a_recovery_in_mid_sale_guests_need_not_pause_for_the_books_to_agree() {
+        let mut watch = Watch::new();
+        let closed = Snapshot {
+            gate: None,
+            ..snapshot(0)
+        };
+        let lost = watch.after(0, Some(&closed), Some(&books(100)));
+        assert!(lost.drift_is_void, "the drift before is no longer true");
+        let verdicts: Vec<_> = (1..=4)
+            .map(|look| watch.under_load(look * 100, look * 100 - 3, look * 100 + 4))
+            .collect();
+        assert_eq!(verdicts[0].consistent, None);
+        let last = verdicts.last().unwrap();
+        assert_eq!((last.consistent, last.reason), (Some(true), BOOKS_AGREE));
+        let measured: Vec<_> = verdicts.iter().filter_map(|is| is.drift).collect();
+        assert_eq!(measured, [0], "and the drift is shown again");
+    }
+
+    #[test]
+    fn what_is_under_way_does_not_explain_everything() {
+        // Redis lacks what the ledger holds; the ledger lacks what it has told Redis that it recorded.
+        for (before, ledger, after) in [(100, 110, 105), (100, 90, 105)] {
+            let mut watch = Watch::new();
+            for _ in 0..10 {
+                let verdict = watch.under_load(before, ledger, after);
+                assert_eq!((verdict.consistent, verdict.reason), (None, NOT_MEASURED));
+            }
+        }
+    }
+
+    #[test]
+    fn drift_found_at_rest_does_not_end_under_load() {
+        let mut watch = Watch::new();
+        for _ in 0..4 {
+            watch.after(2, Some(&snapshot(4)), Some(&books(5)));
+        }
+        for look in 1..10 {
+            let verdict = watch.under_load(look * 10, look * 10 - 3, look * 10);
+            assert_eq!((verdict.consistent, verdict.reason), (Some(false), DRIFT));
+        }
+    }
+
+    #[test]
+    fn one_question_that_kafka_does_not_answer_changes_nothing_and_silence_is_said() {
+        let mut watch = Watch::new();
+        let mut silent = books(1);
+        silent.lag = None;
+        watch.after(0, Some(&snapshot(1)), Some(&books(1)));
+        watch.after(2, Some(&snapshot(1)), Some(&books(1)));
+        for _ in 0..5 {
+            let verdict = watch.after(2, Some(&snapshot(1)), Some(&silent));
+            assert_eq!(verdict.reason, BOOKS_AGREE);
+            watch.after(2, Some(&snapshot(1)), Some(&books(1)));
+        }
+        let reasons: Vec<_> = (0..5)
+            .map(|_| watch.after(2, Some(&snapshot(1)), Some(&silent)).reason)
+            .collect();
+        assert_eq!(reasons.last().unwrap(), &KAFKA_UNREACHABLE);
+        let back: Vec<_> = (0..5)
+            .map(|_| watch.after(2, Some(&snapshot(1)), Some(&books(1))).reason)
+            .collect();
+        assert_eq!((back[0], back[4]), (KAFKA_UNREACHABLE, BOOKS_AGREE));
     }
 
     #[test]

@@ -10,11 +10,13 @@ use sale_stock::{
 use serde::Deserialize;
 use url::Url;
 
+use crate::silence::Silence;
+
 /// How long one request may take: the ledger answers from its database, within milliseconds in quiet times.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a request came to nothing.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
     /// No answer, or one that says it can't now.
     #[error("{doing}: {why}")]
@@ -41,6 +43,8 @@ pub enum LedgerError {
 pub struct Ledger {
     client: Client,
     base: Url,
+    /// Of the books, which every look begins with; what is asked after them is always asked.
+    silence: Silence<LedgerError>,
 }
 
 /// What is read of a problem answer.
@@ -63,13 +67,23 @@ impl Ledger {
             .timeout(TIMEOUT)
             .connect_timeout(Duration::from_secs(1))
             .build()?;
-        Ok(Self { client, base })
+        Ok(Self {
+            client,
+            base,
+            silence: Silence::default(),
+        })
     }
 
-    /// The books of a sale; `None` if the ledger doesn't know it.
+    /// The books of a sale; `None` if the ledger doesn't know it. Not asked again at once after it was silent, about
+    /// whichever sale.
     pub async fn books(&self, sale: SaleUid) -> Result<Option<Books>, LedgerError> {
         const DOING: &str = "read the books";
-        let answer = send(DOING, self.client.get(self.url(sale, ""))).await?;
+        if let Some(error) = self.silence.recent() {
+            return Err(error);
+        }
+        let answer = send(DOING, self.client.get(self.url(sale, ""))).await;
+        self.silence.heard(answer.as_ref().err().cloned());
+        let answer = answer?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -177,4 +191,33 @@ async fn read(doing: &'static str, answer: Response) -> Result<Books, LedgerErro
             doing,
             why: error.without_url().to_string(),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::{net::TcpListener, time::timeout};
+
+    use super::*;
+    use crate::testing::sale;
+
+    #[tokio::test]
+    async fn one_silence_of_the_ledger_is_heard_by_every_sale() {
+        // The kernel accepts, and nobody answers.
+        let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = deaf.local_addr().unwrap();
+        let ledger = Ledger::new(format!("http://{address}").parse().unwrap()).unwrap();
+        let others = ledger.clone();
+        assert!(ledger.books(sale().uid()).await.is_err());
+        for _ in 0..3 {
+            let books = others.books(sale().uid()).await;
+            assert!(matches!(books, Err(LedgerError::Unreachable { .. })));
+        }
+        let mut asked = 0;
+        while timeout(Duration::ZERO, deaf.accept()).await.is_ok() {
+            asked += 1;
+        }
+        assert_eq!(asked, 1);
+    }
 }

@@ -7,8 +7,8 @@
 //! # What it calls of the Kubernetes API
 //!
 //! All in its own namespace:
-//! - `quokka.travel` `timesales`, `couponcampaigns`: get (is a name taken by the other kind), list, watch, patch (the
-//!   finalizer);
+//! - `quokka.travel` `timesales`, `couponcampaigns`: get (is a name taken by the other kind, are the finalizers still
+//!   the same), list, watch, patch (the finalizer);
 //! - `quokka.travel` `timesales/status`, `couponcampaigns/status`: patch;
 //! - `events.k8s.io` `events`: create;
 //! - `coordination.k8s.io` `leases`: create; get and update of the one named `quokka-operator`.
@@ -23,6 +23,7 @@ mod coupon_campaign;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;
+mod neighbours;
 pub mod observed;
 pub mod plan;
 pub mod platform;
@@ -32,6 +33,7 @@ pub mod reconcile;
 pub mod replicas;
 pub mod sale;
 pub mod sale_clock;
+mod silence;
 pub mod steady;
 pub mod story;
 #[cfg(test)]

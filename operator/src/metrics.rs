@@ -1,7 +1,10 @@
 //! What the operator counts. The drift of each sale under the contract's name, `quokka_sale_drift`, is the ledger's;
 //! the operator measures it by itself and shows it under a name of its own, so that no sum counts it twice.
 
-use std::sync::LazyLock;
+use std::{
+    collections::HashSet,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -32,6 +35,22 @@ static DRIFT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     )
 });
 
+static WATCH_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    chassis::metrics::int_counter_vec(
+        "quokka_operator_watch_failures_total",
+        "Times that the watch of a kind of resource failed and was begun again.",
+        &["kind"],
+    )
+});
+
+static NOT_READY: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    chassis::metrics::int_gauge_vec(
+        "quokka_operator_sales_not_ready",
+        "Resources of a kind whose condition Ready isn't True, or that can't be read.",
+        &["kind"],
+    )
+});
+
 static LEADER: LazyLock<IntGauge> = LazyLock::new(|| {
     chassis::metrics::int_gauge(
         "quokka_operator_leader",
@@ -45,6 +64,8 @@ pub fn init() {
         for outcome in ["changed", "unchanged", "failed"] {
             RECONCILIATIONS.with_label_values(&[kind, outcome]);
         }
+        WATCH_FAILURES.with_label_values(&[kind]);
+        NOT_READY.with_label_values(&[kind]).set(0);
     }
     LEADER.set(0);
 }
@@ -56,6 +77,46 @@ pub(crate) fn reconciled(kind: &str, outcome: Outcome) {
         Outcome::Failed => "failed",
     };
     RECONCILIATIONS.with_label_values(&[kind, outcome]).inc();
+}
+
+pub(crate) fn watch_failed(kind: &str) {
+    WATCH_FAILURES.with_label_values(&[kind]).inc();
+}
+
+/// Counts the resources of a kind that are not ready, for as long as this lives.
+pub(crate) struct NotReady {
+    shown: IntGauge,
+    names: Mutex<HashSet<String>>,
+}
+
+impl NotReady {
+    pub(crate) fn of(kind: &str) -> Self {
+        let shown = NOT_READY.with_label_values(&[kind]);
+        shown.set(0);
+        Self {
+            shown,
+            names: Mutex::default(),
+        }
+    }
+
+    /// Says how the resource of a name was found.
+    pub(crate) fn set(&self, name: &str, not_ready: bool) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if not_ready {
+            names.insert(name.to_owned());
+        } else {
+            names.remove(name);
+        }
+        self.shown
+            .set(i64::try_from(names.len()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for NotReady {
+    fn drop(&mut self) {
+        // What was found is the next leader's to say.
+        self.shown.set(0);
+    }
 }
 
 pub(crate) fn drift(sale: &str, units: i64) {
@@ -72,5 +133,29 @@ pub(crate) fn leading(leads: bool) {
     if !leads {
         // What was measured is the next leader's to say.
         DRIFT.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_counted_once_while_it_is_not_ready() {
+        let kind = "Tested";
+        let not_ready = NotReady::of(kind);
+        let shown = || NOT_READY.with_label_values(&[kind]).get();
+        for (name, is, counted) in [
+            ("a", true, 1),
+            ("a", true, 1),
+            ("b", true, 2),
+            ("c", false, 2),
+            ("a", false, 1),
+        ] {
+            not_ready.set(name, is);
+            assert_eq!(shown(), counted, "{name} {is}");
+        }
+        drop(not_ready);
+        assert_eq!(shown(), 0, "another leads");
     }
 }

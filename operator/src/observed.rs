@@ -10,7 +10,9 @@ pub struct Observed {
     pub topic: TopicState,
     /// The ledger's books.
     pub ledger: LedgerState,
-    /// The stock in Redis, or why it couldn't be read.
+    /// The stock in Redis as it was before the books were read, if it was read.
+    pub redis_before: Option<Snapshot>,
+    /// The stock in Redis after that, or why it couldn't be read.
     pub redis: Result<Snapshot, String>,
     /// Whether a failover of Redis is safe.
     pub guard: Guard,
@@ -28,21 +30,12 @@ pub enum TopicState {
     Unreachable(String),
     /// It holds records that are not this sale's.
     Foreign,
+    /// It holds records, and the ledger, which would know whose, doesn't answer.
+    Unclear,
     /// It belongs to the sale of the other kind that has the same name.
     OtherSales(String),
     /// Kafka won't make or change it.
     Refused(String),
-}
-
-impl TopicState {
-    /// The partitions, where it is there.
-    #[must_use]
-    pub fn partitions(&self) -> Option<u32> {
-        match self {
-            Self::Exists { partitions } => Some(*partitions),
-            _ => None,
-        }
-    }
 }
 
 /// The ledger, after it was told the definition.

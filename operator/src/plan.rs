@@ -12,6 +12,7 @@ use sale_stock::{
 };
 
 use crate::{
+    cleanup::Unfinished,
     conditions::{self, State, with},
     consistency::Consistency,
     observed::{LedgerState, Observed, TopicState},
@@ -68,10 +69,12 @@ pub struct Plan {
     pub happenings: Vec<Happening>,
     /// A recovery to ask the ledger for, with its reason.
     pub repair: Option<String>,
-    /// Measured at rest: units that Redis holds too many or too few.
+    /// Measured: units that Redis holds too many or too few.
     pub drift: Option<i64>,
-    /// When to look again.
-    pub look_again_after: Duration,
+    /// What was measured before no longer holds.
+    pub drift_is_void: bool,
+    /// When to look again, by the monotonic clock: however long the writing of all this takes.
+    pub look_again_at: Instant,
 }
 
 /// What `status` should become for `sale`, of which `observed` was found when the sale's clock showed `now` and the
@@ -88,11 +91,13 @@ pub fn plan(
     let verdict = if found.ledger_works && found.books.is_none() {
         memory.consistency.never_opened()
     } else {
+        let before = observed.redis_before.as_ref();
         memory
             .consistency
-            .compare(found.redis.as_ref(), found.books.as_ref(), at)
+            .compare((before, found.redis.as_ref()), found.books.as_ref(), at)
     };
-    let phase = phase(sale, status, &found, now);
+    let terms = found.terms(sale);
+    let phase = phase(sale, status, &found, &terms, now);
 
     let mut next = SaleStatus {
         phase: Some(phase),
@@ -103,7 +108,7 @@ pub fn plan(
         },
         started_at: status
             .started_at
-            .or_else(|| started(sale, status, &found, now)),
+            .or_else(|| started(sale, status, &found, &terms, now)),
         observed_generation: Some(sale.definition.generation),
         stock: stock(&found).or_else(|| status.stock.clone()),
         topic: match &found.books {
@@ -120,10 +125,11 @@ pub fn plan(
         happenings.push(Happening::drift_found(reason, now));
     }
     Plan {
-        look_again_after: look_again_after(sale, phase, &found, now),
+        look_again_at: at + look_again_after(sale, phase, &found, &terms, now),
         happenings,
         repair: verdict.repair,
         drift: verdict.drift,
+        drift_is_void: verdict.drift_is_void,
         status: next,
     }
 }
@@ -148,31 +154,42 @@ pub fn refuse(
     (next, happenings)
 }
 
-/// The status of a resource that is being deleted and waits for something.
+/// The status of a resource that is being deleted and waits for something, and what is told of it.
 #[must_use]
-pub fn closing(
+pub(crate) fn closing(
     status: &SaleStatus,
     generation: i64,
-    message: &str,
+    unfinished: &Unfinished,
     stuck: bool,
     now: Timestamp,
-) -> SaleStatus {
+) -> (SaleStatus, Vec<Happening>) {
     let reason = if stuck {
         reasons::CLEANUP_STUCK
     } else {
         reasons::CLOSING
     };
-    let ready = State::new(Some(false), reason, message).condition(
+    let ready = State::new(Some(false), reason, unfinished.to_string()).condition(
         condition::READY,
         generation,
         &status.conditions,
         now,
     );
-    SaleStatus {
+    let mut next = SaleStatus {
         observed_generation: Some(generation),
         conditions: with(&status.conditions, [ready]),
         ..status.clone()
+    };
+    // Until its gate is shut, guests claim whatever is asked for here.
+    if unfinished.closed && status.phase != Some(Phase::Ended) {
+        next.phase = Some(Phase::Ended);
+        next.phase_since = Some(whole_millis(now));
     }
+    let told = status
+        .conditions
+        .iter()
+        .any(|is| is.type_ == condition::READY && is.reason == reasons::CLEANUP_STUCK);
+    let happening = (stuck && !told).then(|| Happening::cleanup_stuck(unfinished));
+    (next, happening.into_iter().collect())
 }
 
 /// Redis and the ledger as they may be relied on: a short silence is bridged with what was read last.
@@ -191,6 +208,10 @@ impl Found {
         let kafka_answers = !matches!(observed.topic, TopicState::Unreachable(_));
         let ledger_answers = !matches!(observed.ledger, LedgerState::Unreachable(_));
         let redis_answers = observed.redis.is_ok();
+        let log_is_measured = observed
+            .ledger
+            .books()
+            .is_none_or(|books| books.lag.is_some());
         let kafka_works = memory.kafka.hear(kafka_answers, at);
         let ledger_works = memory.ledger.hear(ledger_answers, at);
         let redis_works = memory.redis.hear(redis_answers, at);
@@ -206,8 +227,33 @@ impl Found {
             redis_works,
             books: memory.last_books.clone(),
             redis: memory.last_snapshot,
-            silence: !(kafka_answers && ledger_answers && redis_answers),
+            silence: !(kafka_answers && log_is_measured && ledger_answers && redis_answers),
         }
+    }
+
+    /// The terms that guests meet: those of the gate that lets them through, whatever the spec asks for by now, or
+    /// those of the spec while there is no such gate.
+    fn terms(&self, sale: &Sale) -> Terms {
+        let definition = &sale.definition;
+        let gate = self
+            .redis
+            .as_ref()
+            .and_then(|redis| redis.gate)
+            .filter(|gate| gate.unopened().is_none())
+            // Of one generation they are the same, but for what is finer than a millisecond.
+            .filter(|gate| gate.terms.generation != definition.generation);
+        let enforced = gate.and_then(|gate| {
+            Some(Terms {
+                starts: gate.terms.starts.timestamp()?,
+                ends: gate.terms.ends.timestamp()?,
+                paused: gate.terms.paused,
+            })
+        });
+        enforced.unwrap_or(Terms {
+            starts: definition.starts,
+            ends: definition.ends,
+            paused: definition.paused,
+        })
     }
 
     fn epoch(&self) -> Option<i64> {
@@ -238,18 +284,24 @@ impl Found {
     }
 }
 
-fn phase(sale: &Sale, status: &SaleStatus, found: &Found, now: Timestamp) -> Phase {
-    let definition = &sale.definition;
-    if now >= definition.ends {
+/// When guests can claim.
+struct Terms {
+    starts: Timestamp,
+    ends: Timestamp,
+    paused: bool,
+}
+
+fn phase(sale: &Sale, status: &SaleStatus, found: &Found, terms: &Terms, now: Timestamp) -> Phase {
+    if now >= terms.ends {
         return Phase::Ended;
     }
-    if now < sale.warms() {
+    if now < sale.warms(terms.starts) {
         return Phase::Scheduled;
     }
-    if now < definition.starts || found.epoch().or(status.epoch).is_none() {
+    if now < terms.starts || found.epoch().or(status.epoch).is_none() {
         return Phase::Warming;
     }
-    if definition.paused {
+    if terms.paused {
         return Phase::Paused;
     }
     match found.open() {
@@ -265,9 +317,15 @@ fn phase(sale: &Sale, status: &SaleStatus, found: &Found, now: Timestamp) -> Pha
 }
 
 /// When the window opened, once it has. A sale that was never opened hasn't started, whatever the time.
-fn started(sale: &Sale, status: &SaleStatus, found: &Found, now: Timestamp) -> Option<Timestamp> {
+fn started(
+    sale: &Sale,
+    status: &SaleStatus,
+    found: &Found,
+    terms: &Terms,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let opened = found.epoch().or(status.epoch).is_some();
-    (opened && now >= sale.definition.starts).then(|| sale.definition.starts.max(sale.created))
+    (opened && now >= terms.starts).then(|| terms.starts.max(sale.created))
 }
 
 /// The units in force: by the gate, which is what guests meet, or by the books while there is no gate to go by.
@@ -290,13 +348,18 @@ fn stock(found: &Found) -> Option<StockStatus> {
 }
 
 /// The next instant at which a phase changes by itself, or the next measurement, whichever comes first.
-fn look_again_after(sale: &Sale, phase: Phase, found: &Found, now: Timestamp) -> Duration {
+fn look_again_after(
+    sale: &Sale,
+    phase: Phase,
+    found: &Found,
+    terms: &Terms,
+    now: Timestamp,
+) -> Duration {
     let live = !matches!(phase, Phase::Scheduled | Phase::Ended);
     // Silence is looked into soon, and so is a sale that isn't in place yet.
     let soon = live || found.silence || found.epoch().is_none();
     let measure = if soon { MEASURE_LIVE } else { MEASURE_IDLE };
-    let definition = &sale.definition;
-    [sale.warms(), definition.starts, definition.ends]
+    [sale.warms(terms.starts), terms.starts, terms.ends]
         .into_iter()
         .filter(|boundary| *boundary > now)
         .map(|boundary| Duration::try_from(boundary.duration_since(now)).unwrap_or(measure))

@@ -63,8 +63,21 @@ fn well(claimed: u32) -> Observed {
     Observed {
         topic: TopicState::Exists { partitions: 3 },
         ledger: LedgerState::Applied(books(claimed)),
+        redis_before: Some(snapshot(claimed)),
         redis: Ok(snapshot(claimed)),
         guard: Guard::Alone,
+    }
+}
+
+/// The same with a gate that holds the terms of a generation.
+fn well_under(generation: i64, paused: bool) -> Observed {
+    let mut redis = snapshot(1);
+    if let Some(gate) = &mut redis.gate {
+        (gate.terms.generation, gate.terms.paused) = (generation, paused);
+    }
+    Observed {
+        redis: Ok(redis),
+        ..well(1)
     }
 }
 
@@ -103,11 +116,9 @@ fn it_looks_again_at_the_next_boundary_at_the_latest() {
         ("2026-11-01T04:00:00Z", MEASURE_IDLE),
         ("2026-12-02T04:00:00Z", MEASURE_IDLE),
     ] {
-        assert_eq!(
-            Life::at(now).look(&well(0)).look_again_after,
-            after,
-            "{now}"
-        );
+        let mut life = Life::at(now);
+        let again_at = life.look(&well(0)).look_again_at;
+        assert_eq!(again_at, life.at + after, "{now}");
     }
 }
 
@@ -214,6 +225,7 @@ fn a_sale_that_was_never_opened_is_not_active() {
     let observed = Observed {
         topic: TopicState::Refused("no".to_owned()),
         ledger: LedgerState::NotTold(None),
+        redis_before: None,
         redis: Ok(Snapshot {
             gate: None,
             ..snapshot(0)
@@ -324,7 +336,7 @@ fn an_outage_shows_within_thirty_seconds_and_a_hiccup_never() {
                     waited < Duration::from_secs(30),
                     "{reason} from {start}: not said within 30 s"
                 );
-                let wait = life.look(&broken).look_again_after;
+                let wait = life.look(&broken).look_again_at - life.at;
                 waited += wait;
                 life.pass(u32::try_from(wait.as_secs()).unwrap().max(1));
             }
@@ -343,6 +355,7 @@ fn nobody_answering_keeps_what_was_known() {
     let silent = Observed {
         topic: TopicState::Unreachable("gone".into()),
         ledger: LedgerState::Unreachable("gone".into()),
+        redis_before: None,
         redis: Err("gone".into()),
         guard: Guard::Unknown("gone".into()),
     };
@@ -372,10 +385,30 @@ fn a_pause_is_told_with_its_end() {
     life.look(&well(1));
     life.sale.definition.paused = true;
     life.sale.definition.generation = 2;
-    let plan = life.pass(2).look(&well(1));
+    let plan = life.pass(2).look(&well_under(2, true));
     assert_eq!(
         (plan.status.phase, reasons_of(&plan)),
         (Some(Phase::Paused), vec![event::PAUSED])
+    );
+    life.sale.definition.paused = false;
+    life.sale.definition.generation = 3;
+    let plan = life.pass(2).look(&well_under(3, false));
+    assert_eq!(
+        (plan.status.phase, reasons_of(&plan)),
+        (Some(Phase::Active), vec![event::RESUMED])
+    );
+}
+
+#[test]
+fn a_sale_is_what_its_gate_lets_guests_do_whatever_the_spec_asks_for() {
+    let mut life = Life::at("2026-12-01T03:30:00Z");
+    life.look(&well(1));
+    life.sale.definition.paused = true;
+    life.sale.definition.generation = 2;
+    let plan = life.pass(2).look(&well_under(1, false));
+    assert_eq!(
+        (plan.status.phase, reasons_of(&plan)),
+        (Some(Phase::Active), vec![])
     );
     assert_eq!(
         life.condition(condition::STOCK_READY),
@@ -383,11 +416,93 @@ fn a_pause_is_told_with_its_end() {
     );
     life.sale.definition.paused = false;
     life.sale.definition.generation = 3;
-    let plan = life.pass(2).look(&well(1));
+    let plan = life.pass(2).look(&well_under(2, true));
     assert_eq!(
         (plan.status.phase, reasons_of(&plan)),
-        (Some(Phase::Active), vec![event::RESUMED])
+        (Some(Phase::Paused), vec![event::PAUSED])
     );
+
+    let mut moved = Life::at("2026-12-01T03:30:00Z");
+    moved.sale.definition.generation = 2;
+    moved.sale.definition.starts = time("2026-12-01T04:00:00Z");
+    let status = moved.look(&well_under(1, false)).status;
+    assert_eq!(
+        (status.phase, status.started_at),
+        (Some(Phase::Active), Some(time("2026-12-01T03:00:00Z"))),
+        "guests are let in already"
+    );
+    let closed = Observed {
+        redis: Ok(Snapshot {
+            gate: None,
+            ..snapshot(1)
+        }),
+        ..well(1)
+    };
+    moved.memory = Memory::default();
+    moved.status = SaleStatus::default();
+    assert_eq!(
+        moved.look(&closed).status.phase,
+        Some(Phase::Scheduled),
+        "no gate, so the spec says"
+    );
+}
+
+#[test]
+fn one_question_that_kafka_does_not_answer_is_looked_into_soon_and_not_told() {
+    let mut life = Life::at("2026-11-15T00:00:00Z");
+    for _ in 0..5 {
+        life.look(&well(3));
+        life.pass(2);
+    }
+    let mut silent = well(3);
+    let LedgerState::Applied(books) = &mut silent.ledger else {
+        unreachable!()
+    };
+    books.lag = None;
+    let before = life.status.clone();
+    let plan = life.pass(2).look(&silent);
+    assert_eq!(plan.status, before);
+    assert_eq!(plan.look_again_at, life.at + MEASURE_LIVE);
+}
+
+#[test]
+fn a_topic_is_not_called_foreign_while_the_ledger_is_silent() {
+    let mut life = Life::at("2026-12-01T03:30:00Z");
+    let observed = Observed {
+        topic: TopicState::Unclear,
+        ledger: LedgerState::Unreachable("gone".to_owned()),
+        redis: Ok(Snapshot {
+            gate: None,
+            ..snapshot(0)
+        }),
+        ..well(0)
+    };
+    assert!(!reasons_of(&life.look(&observed)).contains(&event::SPEC_REFUSED));
+    assert_eq!(
+        life.condition(condition::TOPIC_READY),
+        ("Unknown", reasons::LEDGER_UNREACHABLE)
+    );
+}
+
+#[test]
+fn a_stuck_deletion_is_told_once_and_ends_when_its_gate_is_shut() {
+    let now = time("2026-12-01T03:30:00Z");
+    let mut life = Life::at("2026-12-01T03:29:00Z");
+    life.look(&well(3));
+    let mut waiting = |closed: bool| {
+        let unfinished = Unfinished {
+            what: "Kafka: gone".to_owned(),
+            failed: true,
+            closed,
+        };
+        let (next, told) = closing(&life.status, 1, &unfinished, true, now);
+        life.status = next;
+        (life.status.phase, told.len())
+    };
+    assert_eq!(waiting(false), (Some(Phase::Active), 1), "it sells");
+    assert_eq!(waiting(false), (Some(Phase::Active), 0));
+    assert_eq!(waiting(true), (Some(Phase::Ended), 0));
+    assert_eq!(life.status.phase_since, Some(now));
 }
 
 #[test]

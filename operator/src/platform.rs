@@ -3,17 +3,18 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt as _};
 use quokka_crds::SaleStatus;
-use sale_stock::{SaleStock, books::Books};
+use sale_stock::{SaleStock, SaleUid, Snapshot, StockError, books::Books};
 
 use crate::{
     ledger::{Ledger, LedgerError},
+    neighbours::Neighbours,
     observed::{LedgerState, Observed, TopicState},
     reasons,
     replicas::Replicas,
     sale::{Sale, SaleResource},
     sale_clock::SaleClock,
+    silence::Silence,
     story::Happening,
     topics::{TopicError, Topics},
 };
@@ -30,6 +31,8 @@ pub struct Platform {
     pub ledger: Ledger,
     /// The stock in Redis.
     pub stock: SaleStock,
+    /// How Redis last failed to answer about the stock.
+    pub(crate) redis_silence: Silence<String>,
     /// How Redis guards against two primaries.
     pub replicas: Replicas,
     /// The clock that windows open by.
@@ -60,9 +63,10 @@ impl Platform {
         sale: &Sale,
         status: &SaleStatus,
         refusal: &mut Option<Refusal>,
-        others: &Api<Other>,
+        others: &Neighbours<Other>,
     ) -> Result<Visit, kube::Error> {
         let mut happenings = Vec::new();
+        let redis_before = self.snapshot(sale.uid()).await.ok();
         let books = self.ledger.books(sale.uid()).await;
         let known = books.as_ref().ok().and_then(Option::as_ref);
         let topic = match self.topic(sale, status, known, &mut happenings).await {
@@ -75,7 +79,14 @@ impl Platform {
             }
         };
         let (topic, ledger) = match books {
-            Err(error) => (topic, LedgerState::Unreachable(error.to_string())),
+            Err(error) => {
+                let topic = match topic {
+                    // The ledger alone can say that it is this sale's.
+                    TopicState::Foreign => TopicState::Unclear,
+                    topic => topic,
+                };
+                (topic, LedgerState::Unreachable(error.to_string()))
+            }
             Ok(books) => {
                 match taken_by_other(sale, status, books.as_ref(), &topic, others).await? {
                     Some(message) => {
@@ -96,11 +107,7 @@ impl Platform {
                 }
             }
         };
-        let redis = self
-            .stock
-            .snapshot(sale.uid())
-            .await
-            .map_err(|error| error.to_string());
+        let redis = self.snapshot(sale.uid()).await;
         if let Ok(snapshot) = &redis {
             self.clock.set(snapshot.now);
         }
@@ -108,12 +115,24 @@ impl Platform {
             observed: Observed {
                 topic,
                 ledger,
+                redis_before,
                 redis,
                 guard: self.replicas.guard().await,
             },
             happenings,
             now: self.clock.now(),
         })
+    }
+
+    /// One look at the stock. Not taken again at once after Redis was silent, about whichever sale.
+    async fn snapshot(&self, sale: SaleUid) -> Result<Snapshot, String> {
+        if let Some(why) = self.redis_silence.recent() {
+            return Err(why);
+        }
+        let looked = self.stock.snapshot(sale).await;
+        let silence = looked.as_ref().err().filter(|error| is_silence(error));
+        self.redis_silence.heard(silence.map(ToString::to_string));
+        looked.map_err(|error| error.to_string())
     }
 
     /// Makes the topic, or lets it grow; a topic that may be somebody else's is left alone.
@@ -124,7 +143,9 @@ impl Platform {
         books: Option<&Books>,
         happenings: &mut Vec<Happening>,
     ) -> Result<TopicState, TopicError> {
-        let (name, wanted) = (&sale.definition.topic, sale.definition.partitions);
+        let name = &sale.definition.topic;
+        // Claims of the epoch that is open are written to as many as there were.
+        let wanted = sale.definition.partitions.max(read_partitions(books));
         let ours = books.is_some() || status.topic.is_some();
         let occasion = format!("{wanted}");
         match self.topics.partitions(name).await? {
@@ -174,7 +195,7 @@ impl Platform {
             }
             books => books,
         };
-        let Some(partitions) = topic.partitions() else {
+        let Some(partitions) = partitions_to_tell(topic, books.as_ref()) else {
             return LedgerState::NotTold(books);
         };
         if let Some(Refusal {
@@ -227,6 +248,37 @@ impl Platform {
     }
 }
 
+/// Whether Redis itself was silent, rather than having something against this one look.
+fn is_silence(error: &StockError) -> bool {
+    let StockError::Redis { source, .. } = error else {
+        return false;
+    };
+    source.is_timeout() || source.is_connection_refusal() || source.is_connection_dropped()
+}
+
+/// The partitions that the ledger has read from.
+fn read_partitions(books: Option<&Books>) -> u32 {
+    let positions = books.map_or(&[][..], |books| &books.positions);
+    positions
+        .iter()
+        .filter_map(|at| u32::try_from(at.partition.checked_add(1)?).ok())
+        .max()
+        .unwrap_or_default()
+}
+
+/// The partitions to tell the ledger: the topic's; or, while Kafka says nothing or refuses to change the topic, those
+/// that the ledger has read from, since a pause must get through whatever Kafka does. The ledger never takes fewer than
+/// it has. `None` while there is no topic to tell of.
+fn partitions_to_tell(topic: &TopicState, books: Option<&Books>) -> Option<u32> {
+    match topic {
+        TopicState::Exists { partitions } => Some(*partitions),
+        TopicState::Unreachable(_) | TopicState::Refused(_) => {
+            Some(read_partitions(books)).filter(|read| *read > 0)
+        }
+        TopicState::Foreign | TopicState::Unclear | TopicState::OtherSales(_) => None,
+    }
+}
+
 /// A topic was made: the sale's first, or one in the place of a topic that somebody removed.
 fn made(topic: &str, partitions: u32, lost: bool, now: Timestamp) -> Happening {
     const ACTION: &str = "CreateTopic";
@@ -246,17 +298,60 @@ async fn taken_by_other<Other: SaleResource>(
     status: &SaleStatus,
     books: Option<&Books>,
     topic: &TopicState,
-    others: &Api<Other>,
+    others: &Neighbours<Other>,
 ) -> Result<Option<String>, kube::Error> {
     if books.is_some() || status.topic.is_some() || matches!(topic, TopicState::Unreachable(_)) {
         return Ok(None);
     }
     let name = &sale.definition.name;
-    let other = others.get_opt(name).await?;
-    let owner = other.filter(|other| {
-        other
-            .sale_status()
-            .is_some_and(|status| status.topic.is_some())
-    });
-    Ok(owner.map(|owner| format!("the {} {} has this name", Other::KIND, owner.name_any())))
+    let taken = others.has_topic(name).await?;
+    Ok(taken.then(|| format!("the {} {name} has this name", Other::KIND)))
+}
+
+#[cfg(test)]
+mod tests {
+    use sale_stock::{Epoch, books::PartitionPosition};
+
+    use super::*;
+    use crate::testing::books;
+
+    fn read_from(partitions: i32) -> Books {
+        let at = |partition| PartitionPosition {
+            partition,
+            next_offset: 7,
+            epoch: Epoch(1),
+        };
+        Books {
+            positions: (0..partitions).map(at).collect(),
+            ..books(7)
+        }
+    }
+
+    #[test]
+    fn a_definition_is_told_whatever_kafka_does_once_the_ledger_has_read_the_topic() {
+        let exists = TopicState::Exists { partitions: 5 };
+        let silent = TopicState::Unreachable("gone".to_owned());
+        let refused = TopicState::Refused("no more partitions".to_owned());
+        let books = read_from(3);
+        assert_eq!(partitions_to_tell(&exists, Some(&books)), Some(5));
+        assert_eq!(partitions_to_tell(&silent, Some(&books)), Some(3));
+        assert_eq!(partitions_to_tell(&refused, Some(&books)), Some(3));
+        for nobodys in [
+            silent,
+            refused,
+            TopicState::Foreign,
+            TopicState::Unclear,
+            TopicState::OtherSales("taken".to_owned()),
+        ] {
+            assert_eq!(partitions_to_tell(&nobodys, None), None);
+            assert_eq!(partitions_to_tell(&nobodys, Some(&read_from(0))), None);
+        }
+    }
+
+    #[test]
+    fn what_was_read_from_counts_however_many_partitions_the_spec_asks_for() {
+        assert_eq!(read_partitions(Some(&read_from(5))), 5);
+        assert_eq!(read_partitions(Some(&read_from(0))), 0);
+        assert_eq!(read_partitions(None), 0);
+    }
 }

@@ -5,9 +5,9 @@ use k8s_openapi::{
     api::events::v1::Event,
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, ResourceExt as _, api::PostParams};
+use kube::{Api, Client, Resource, ResourceExt as _, api::PostParams};
 
-use crate::{sale::SaleResource, story::Happening};
+use crate::story::Happening;
 
 /// Who reports, in every event.
 const CONTROLLER: &str = "quokka-operator";
@@ -35,7 +35,7 @@ impl Publisher {
     /// # Errors
     ///
     /// The API doesn't take it.
-    pub(crate) async fn publish<K: SaleResource>(
+    pub(crate) async fn publish<K: Resource<DynamicType = ()>>(
         &self,
         resource: &K,
         happening: &Happening,
@@ -50,7 +50,7 @@ impl Publisher {
         {
             Ok(_) => {
                 tracing::info!(
-                    kind = K::KIND,
+                    kind = %K::kind(&()),
                     sale = resource.name_any(),
                     reason = happening.reason,
                     note = happening.note,
@@ -69,7 +69,7 @@ impl Publisher {
         }
     }
 
-    fn event<K: SaleResource>(&self, resource: &K, happening: &Happening) -> Event {
+    fn event<K: Resource<DynamicType = ()>>(&self, resource: &K, happening: &Happening) -> Event {
         let uid = resource.uid().unwrap_or_default();
         let name = format!(
             "{}.{}.{}.{}",

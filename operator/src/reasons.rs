@@ -33,7 +33,7 @@ pub const STOCK_MISSING: &str = "StockMissing";
 pub const RECOVERING: &str = "Recovering";
 /// `StockReady`, `Consistent`: Redis doesn't answer.
 pub const REDIS_UNREACHABLE: &str = "RedisUnreachable";
-/// `StockReady`, `Consistent`: the ledger doesn't answer.
+/// `StockReady`, `Consistent`, `TopicReady`: the ledger doesn't answer.
 pub const LEDGER_UNREACHABLE: &str = "LedgerUnreachable";
 /// `StockReady`: a sale of another kind has this name.
 pub const NAME_TAKEN: &str = "NameTaken";
@@ -66,7 +66,7 @@ pub const NOT_OPENED: &str = "NotOpened";
 /// `Consistent`: nothing has been measured yet.
 pub const NOT_MEASURED: &str = "NotMeasured";
 
-/// `FailoverSafe`: Redis has no replicas.
+/// `FailoverSafe`: Redis has had no replicas since the operator was started.
 pub const NO_REPLICAS: &str = "NoReplicas";
 /// `FailoverSafe`: a primary of Redis that lost its replicas stops in time.
 pub const REPLICAS_GUARDED: &str = "ReplicasGuarded";

@@ -9,10 +9,12 @@ use std::{
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{
-    Api, Client, ResourceExt as _,
-    api::{Patch, PatchParams},
+    Api, Client, Resource, ResourceExt as _,
+    api::{ObjectMeta, Patch, PatchParams},
+    core::error_boundary::InvalidObject,
     runtime::{
         controller::{self, Action, Controller},
+        reflector::Store,
         watcher,
     },
 };
@@ -25,11 +27,13 @@ use tracing::{debug, warn};
 use crate::{
     backoff::{Backoff, jitter},
     cleanup::{self, Unfinished},
-    metrics::{self, Outcome},
+    config::Config,
+    metrics::{self, NotReady, Outcome},
+    neighbours::{Neighbours, Watched},
     plan::{self, Memory},
     platform::{Platform, Refusal},
     publish::Publisher,
-    reasons::event,
+    reasons::{condition, event},
     sale::SaleResource,
     story::Happening,
 };
@@ -48,6 +52,12 @@ const LOOK_LIMIT: Duration = Duration::from_secs(25);
 
 /// How often a sale that is being removed is looked at while the ledger drains.
 const DRAIN_LOOK: Duration = Duration::from_secs(1);
+
+/// How often a resource that can't be read is complained of.
+const UNREADABLE_LOOK: Duration = Duration::from_secs(60);
+
+/// How often the finalizer's removal is tried anew when somebody else changes the resource meanwhile.
+const FINALIZER_TRIES: u32 = 5;
 
 /// Why a look failed. What Kafka, the ledger and Redis do is no failure: it is in the conditions.
 #[derive(Debug, thiserror::Error)]
@@ -77,13 +87,24 @@ fn kube_error(doing: &'static str) -> impl FnOnce(kube::Error) -> Error {
     }
 }
 
-/// Runs the controller of one kind in one namespace.
-pub struct Reconciler<K: SaleResource> {
+/// The controller of one kind in one namespace, which shows what it watches to the reconciler of the other.
+pub(crate) fn controller<K: SaleResource>(
+    client: &Client,
+    config: &Config,
+) -> Controller<Watched<K>> {
+    let watched = Api::namespaced(client.clone(), &config.process.namespace);
+    Controller::new(watched, watcher::Config::default())
+        .with_config(controller::Config::default().concurrency(config.concurrency))
+}
+
+/// Looks after the resources of one kind in one namespace.
+pub(crate) struct Reconciler<K: SaleResource> {
     api: Api<K>,
-    others: Api<K::Other>,
+    others: Neighbours<K::Other>,
     publisher: Publisher,
     platform: Platform,
     cleanup_deadline: Duration,
+    not_ready: NotReady,
     remembered: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Remembered>>>>,
 }
 
@@ -111,12 +132,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn of<K: SaleResource>(resource: &K) -> Self {
-        let meta = resource.meta();
+    fn of(meta: &ObjectMeta) -> Self {
         Self {
             generation: meta.generation,
             deleting: meta.deletion_timestamp.is_some(),
-            released: cleanup::released(resource),
+            released: cleanup::released(meta),
         }
     }
 }
@@ -125,34 +145,51 @@ impl Seen {
 struct Look {
     changed: bool,
     /// `None`: the resource is gone.
-    again_after: Option<Duration>,
+    again_at: Option<Instant>,
+}
+
+impl Look {
+    fn again_after(changed: bool, wait: Duration) -> Self {
+        Self {
+            changed,
+            again_at: Some(Instant::now() + wait),
+        }
+    }
+
+    fn last(changed: bool) -> Self {
+        Self {
+            changed,
+            again_at: None,
+        }
+    }
 }
 
 impl<K: SaleResource> Reconciler<K> {
-    /// A reconciler of the resources in `namespace`.
-    #[must_use]
-    pub fn new(
+    /// A reconciler of the resources that `config` gives it; `others` are those of the other kind, as watched.
+    pub(crate) fn new(
         client: &Client,
-        namespace: &str,
-        instance: &str,
+        config: &Config,
         platform: Platform,
-        cleanup_deadline: Duration,
+        others: Store<Watched<K::Other>>,
     ) -> Self {
+        let namespace = &config.process.namespace;
+        let other_api = Api::namespaced(client.clone(), namespace);
         Self {
             api: Api::namespaced(client.clone(), namespace),
-            others: Api::namespaced(client.clone(), namespace),
-            publisher: Publisher::new(client.clone(), instance.to_owned()),
+            others: Neighbours::new(namespace, other_api, others),
+            publisher: Publisher::new(client.clone(), config.process.instance.clone()),
             platform,
-            cleanup_deadline,
+            cleanup_deadline: config.cleanup_deadline,
+            not_ready: NotReady::of(K::KIND),
             remembered: Mutex::default(),
         }
     }
 
     /// Reconciles until `stop` is cancelled; what is under way then is finished.
-    pub async fn run(self, concurrency: u16, stop: CancellationToken) {
+    pub(crate) async fn run(self, controller: Controller<Watched<K>>, stop: CancellationToken) {
         let context = Arc::new(self);
-        Controller::new(context.api.clone(), watcher::Config::default())
-            .with_config(controller::Config::default().concurrency(concurrency))
+        let reconciler = Arc::clone(&context);
+        controller
             .graceful_shutdown_on(async move { stop.cancelled().await })
             .run(
                 |resource, context: Arc<Self>| async move { context.reconcile(&resource).await },
@@ -162,20 +199,26 @@ impl<K: SaleResource> Reconciler<K> {
             .for_each(|result| async {
                 match result {
                     Ok(_) => {}
-                    // Removed since it was asked for.
-                    Err(controller::Error::ObjectNotFound(_)) => {}
+                    // Removed since it was asked for; without us, if we still remember it.
+                    Err(controller::Error::ObjectNotFound(gone)) => {
+                        let uid = gone.extra.uid.as_deref().unwrap_or_default();
+                        reconciler.forget(&gone.name, uid);
+                    }
                     // Logged where it happened.
                     Err(controller::Error::ReconcilerFailed(..)) => {}
-                    Err(error) => warn!(kind = K::KIND, %error, "watch failed; it is begun again"),
+                    Err(error) => {
+                        metrics::watch_failed(K::KIND);
+                        warn!(kind = K::KIND, %error, "watch failed; it is begun again");
+                    }
                 }
             })
             .await;
     }
 
-    async fn reconcile(&self, resource: &K) -> Result<Action, Failure> {
-        let entry = self.entry(resource);
+    async fn reconcile(&self, watched: &Watched<K>) -> Result<Action, Failure> {
+        let entry = self.entry(watched);
         let mut remembered = entry.lock().await;
-        let seen = Seen::of(resource);
+        let seen = Seen::of(watched.meta());
         if remembered.seen == Some(seen)
             && let Some(wait) = remembered
                 .due
@@ -184,16 +227,19 @@ impl<K: SaleResource> Reconciler<K> {
         {
             return Ok(Action::requeue(wait));
         }
-        let looked = match timeout(LOOK_LIMIT, self.look(resource, &mut remembered)).await {
+        let look = async {
+            match &watched.0 {
+                Ok(resource) => self.look(resource, &mut remembered).await,
+                Err(invalid) => self.complain(watched, invalid).await,
+            }
+        };
+        let looked = match timeout(LOOK_LIMIT, look).await {
             Ok(looked) => looked,
             Err(_) => Err(Error::TimedOut),
         };
         remembered.seen = Some(seen);
         match looked {
-            Ok(Look {
-                changed,
-                again_after,
-            }) => {
+            Ok(Look { changed, again_at }) => {
                 remembered.backoff.reset();
                 metrics::reconciled(
                     K::KIND,
@@ -203,41 +249,57 @@ impl<K: SaleResource> Reconciler<K> {
                         Outcome::Unchanged
                     },
                 );
-                let Some(wait) = again_after else {
-                    self.forget(resource);
+                remembered.due = again_at;
+                let Some(due) = again_at else {
+                    self.forget(&watched.name_any(), &watched.uid().unwrap_or_default());
                     return Ok(Action::await_change());
                 };
-                remembered.due = Some(Instant::now() + wait);
-                Ok(Action::requeue(wait))
+                // The look took its time, and what it waits for comes when it comes.
+                Ok(Action::requeue(
+                    due.saturating_duration_since(Instant::now()),
+                ))
             }
             Err(error) => {
                 let again_after = remembered.backoff.next_wait();
                 remembered.due = Some(Instant::now() + again_after);
                 metrics::reconciled(K::KIND, Outcome::Failed);
-                warn!(kind = K::KIND, sale = resource.name_any(), %error, ?again_after, "look failed");
+                warn!(kind = K::KIND, sale = watched.name_any(), %error, ?again_after, "look failed");
                 Err(Failure { error, again_after })
             }
         }
     }
 
     async fn look(&self, resource: &K, remembered: &mut Remembered) -> Result<Look, Error> {
-        let ours = resource
-            .finalizers()
-            .iter()
-            .any(|finalizer| finalizer == FINALIZER);
+        let ours = is_held(resource);
         match (resource.meta().deletion_timestamp.as_ref(), ours) {
-            (Some(_), false) => Ok(Look {
-                changed: false,
-                again_after: None,
-            }),
+            (Some(_), false) => Ok(Look::last(false)),
             (Some(since), true) => self.clean_up(resource, since.0, remembered).await,
             (None, ours) => {
                 if !ours {
-                    self.set_finalizer(resource, &[FINALIZER]).await?;
+                    self.set_finalizer(resource).await?;
                 }
                 self.apply(resource, remembered).await
             }
         }
+    }
+
+    /// A resource that can't be read, though the schema let it in: nothing of it is touched, and its deletion waits
+    /// until it is mended.
+    async fn complain(&self, watched: &Watched<K>, invalid: &InvalidObject) -> Result<Look, Error> {
+        warn!(
+            kind = K::KIND,
+            sale = watched.name_any(),
+            error = invalid.error,
+            "resource can't be read"
+        );
+        self.not_ready.set(&watched.name_any(), true);
+        let occasion = format!(
+            "{}.unreadable",
+            invalid.metadata.generation.unwrap_or_default()
+        );
+        let happening = Happening::new(event::SPEC_REFUSED, "Read", occasion, &invalid.error);
+        self.publish(watched, &happening.warning()).await?;
+        Ok(Look::again_after(false, UNREADABLE_LOOK))
     }
 
     async fn apply(&self, resource: &K, remembered: &mut Remembered) -> Result<Look, Error> {
@@ -251,10 +313,7 @@ impl<K: SaleResource> Reconciler<K> {
                 let changed = self
                     .say(resource, remembered, &status, next, &happenings)
                     .await?;
-                return Ok(Look {
-                    changed,
-                    again_after: Some(plan::MEASURE_IDLE),
-                });
+                return Ok(Look::again_after(changed, plan::MEASURE_IDLE));
             }
         };
         let visit = self
@@ -265,16 +324,19 @@ impl<K: SaleResource> Reconciler<K> {
         let memory = remembered
             .memory
             .get_or_insert_with(|| Memory::starting(&status));
-        let plan = plan::plan(
-            &sale,
-            &status,
-            &visit.observed,
-            memory,
-            (visit.now, Instant::now()),
-        );
+        let at = Instant::now();
+        let plan = plan::plan(&sale, &status, &visit.observed, memory, (visit.now, at));
         debug!(sale = sale.definition.name, observed = ?visit.observed, phase = ?plan.status.phase, "looked");
         if let Some(drift) = plan.drift {
             metrics::drift(&sale.definition.name, drift);
+        } else if plan.drift_is_void {
+            metrics::forget(&sale.definition.name);
+        }
+        // Before anything is written: a repair must not wait for the Kubernetes API.
+        if let Some(reason) = plan.repair
+            && let Err(error) = self.platform.ledger.recover(sale.uid(), reason).await
+        {
+            warn!(sale = sale.definition.name, %error, "a recovery can't be asked for now");
         }
         let happenings: Vec<_> = visit
             .happenings
@@ -284,18 +346,14 @@ impl<K: SaleResource> Reconciler<K> {
         let changed = self
             .say(resource, remembered, &status, plan.status, &happenings)
             .await?;
-        if let Some(reason) = plan.repair
-            && let Err(error) = self.platform.ledger.recover(sale.uid(), reason).await
-        {
-            warn!(sale = sale.definition.name, %error, "a recovery can't be asked for now");
-        }
-        let wait = plan.look_again_after;
+        // Only a look that has nothing to be in time for may be a little early.
+        let idle = plan.look_again_at == at + plan::MEASURE_IDLE;
         Ok(Look {
             changed,
-            again_after: Some(if wait == plan::MEASURE_IDLE {
-                jitter(wait)
+            again_at: Some(if idle {
+                at + jitter(plan::MEASURE_IDLE)
             } else {
-                wait
+                plan.look_again_at
             }),
         })
     }
@@ -307,15 +365,12 @@ impl<K: SaleResource> Reconciler<K> {
         remembered: &mut Remembered,
     ) -> Result<Look, Error> {
         let status = remembered.status(resource);
-        let name = resource.name_any();
-        let done = |reason, note: &str| Happening::new(reason, "Remove", "deleted", note);
-        if cleanup::released(resource) {
-            let note = format!("let go of as asked by the annotation {}", cleanup::RELEASE);
-            self.publish(resource, &done(event::RELEASED, &note).warning())
-                .await?;
-            return self.let_go(resource).await;
-        }
         let uid = resource.uid().and_then(|uid| uid.parse().ok());
+        if cleanup::released(resource.meta()) {
+            let note = self.platform.abandon(resource, uid).await;
+            let happening = Happening::removal(event::RELEASED, note).warning();
+            return self.let_go(resource, &happening).await;
+        }
         let removed = match uid {
             Some(uid) => {
                 self.platform
@@ -326,34 +381,18 @@ impl<K: SaleResource> Reconciler<K> {
             None => Ok(()),
         };
         let Err(unfinished) = removed else {
-            self.publish(
-                resource,
-                &done(
-                    event::REMOVED,
-                    "the books are closed; topic and keys are removed",
-                ),
-            )
-            .await?;
-            metrics::forget(&name);
-            return self.let_go(resource).await;
+            let note = "the books are closed; topic and keys are removed";
+            return self
+                .let_go(resource, &Happening::removal(event::REMOVED, note))
+                .await;
         };
         let waited = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         let stuck = waited >= self.cleanup_deadline;
-        let happenings: Vec<_> = stuck
-            .then(|| {
-                let hint = format!(
-                    "{unfinished}; annotate the resource with {}=true to let go of it",
-                    cleanup::RELEASE
-                );
-                done(event::CLEANUP_STUCK, &hint).warning()
-            })
-            .into_iter()
-            .collect();
         let generation = resource.meta().generation.unwrap_or_default();
-        let next = plan::closing(
+        let (next, happenings) = plan::closing(
             &status,
             generation,
-            &unfinished.to_string(),
+            &unfinished,
             stuck,
             self.platform.clock.now(),
         );
@@ -366,10 +405,7 @@ impl<K: SaleResource> Reconciler<K> {
         } else {
             DRAIN_LOOK
         };
-        Ok(Look {
-            changed,
-            again_after: Some(again_after),
-        })
+        Ok(Look::again_after(changed, again_after))
     }
 
     /// Publishes what happened, and then writes the status in which it has happened: after a crash in between it is
@@ -382,6 +418,7 @@ impl<K: SaleResource> Reconciler<K> {
         next: SaleStatus,
         happenings: &[Happening],
     ) -> Result<bool, Error> {
+        self.not_ready.set(&resource.name_any(), !is_ready(&next));
         for happening in happenings {
             self.publish(resource, happening).await?;
         }
@@ -405,42 +442,95 @@ impl<K: SaleResource> Reconciler<K> {
         Ok(true)
     }
 
-    async fn publish(&self, resource: &K, happening: &Happening) -> Result<(), Error> {
-        self.publisher
-            .publish(resource, happening)
-            .await
-            .map_err(kube_error("publish an event"))
+    /// An event that the API refuses is told in the log alone: for want of a right, of room in a quota or of a
+    /// webhook's consent, nothing else is left undone.
+    async fn publish<R>(&self, resource: &R, happening: &Happening) -> Result<(), Error>
+    where
+        R: Resource<DynamicType = ()>,
+    {
+        match self.publisher.publish(resource, happening).await {
+            // But for 429: somebody who is overloaded says yes later.
+            Err(kube::Error::Api(status))
+                if (400..500).contains(&status.code) && status.code != 429 =>
+            {
+                let (reason, note) = (happening.reason, &happening.note);
+                warn!(
+                    kind = K::KIND,
+                    sale = resource.name_any(),
+                    reason,
+                    note,
+                    refusal = status.message,
+                    "event refused"
+                );
+                Ok(())
+            }
+            published => published.map_err(kube_error("publish an event")),
+        }
     }
 
-    async fn set_finalizer(&self, resource: &K, finalizers: &[&str]) -> Result<(), Error> {
+    async fn set_finalizer(&self, resource: &K) -> Result<(), Error> {
         let name = resource.name_any();
         let patch = json!({
             "apiVersion": API_VERSION,
             "kind": K::KIND,
-            "metadata": { "name": name, "uid": resource.uid(), "finalizers": finalizers },
+            "metadata": { "name": name, "uid": resource.uid(), "finalizers": [FINALIZER] },
         });
         let params = PatchParams::apply(FINALIZER_MANAGER).force();
         match self.api.patch(&name, &params, &Patch::Apply(&patch)).await {
             Ok(_) => Ok(()),
-            // It is gone, and what has its name now has another uid.
-            Err(kube::Error::Api(status))
-                if finalizers.is_empty() && (status.is_not_found() || status.is_conflict()) =>
-            {
-                Ok(())
-            }
             Err(error) => Err(kube_error("write the finalizer")(error)),
         }
     }
 
-    async fn let_go(&self, resource: &K) -> Result<Look, Error> {
-        self.set_finalizer(resource, &[]).await?;
-        Ok(Look {
-            changed: true,
-            again_after: None,
-        })
+    /// Tells how the removal ended, and lets the resource go.
+    async fn let_go(&self, resource: &K, happening: &Happening) -> Result<Look, Error> {
+        metrics::forget(&resource.name_any());
+        // Nobody looks at the resource again, so that what couldn't be told now is told in the log alone.
+        if let Err(error) = self.publish(resource, happening).await {
+            let (reason, note) = (happening.reason, &happening.note);
+            warn!(kind = K::KIND, sale = resource.name_any(), reason, note, %error, "event not published");
+        }
+        self.remove_finalizer(resource).await?;
+        Ok(Look::last(true))
     }
 
-    fn entry(&self, resource: &K) -> Arc<tokio::sync::Mutex<Remembered>> {
+    /// Takes the finalizer off, whoever put it there: what is applied by one manager leaves what another owns too.
+    async fn remove_finalizer(&self, resource: &K) -> Result<(), Error> {
+        let name = resource.name_any();
+        let mut newest = resource.clone();
+        let mut tries = 0;
+        while newest.uid() == resource.uid() && is_held(&newest) {
+            let others: Vec<_> = newest
+                .finalizers()
+                .iter()
+                .filter(|finalizer| *finalizer != FINALIZER)
+                .collect();
+            // The version keeps a finalizer that somebody adds or removes meanwhile from being undone.
+            let patch = json!({
+                "metadata": { "resourceVersion": newest.resource_version(), "finalizers": others },
+            });
+            let patched = self
+                .api
+                .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await;
+            tries += 1;
+            match patched {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+                Err(kube::Error::Api(status))
+                    if status.is_conflict() && tries < FINALIZER_TRIES => {}
+                Err(error) => return Err(kube_error("remove the finalizer")(error)),
+            }
+            let read = self.api.get_opt(&name).await;
+            match read.map_err(kube_error("read the finalizers"))? {
+                Some(read) => newest = read,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, resource: &Watched<K>) -> Arc<tokio::sync::Mutex<Remembered>> {
         let key = resource.uid().unwrap_or_default();
         Arc::clone(
             self.remembered
@@ -451,12 +541,12 @@ impl<K: SaleResource> Reconciler<K> {
         )
     }
 
-    fn forget(&self, resource: &K) {
-        let key = resource.uid().unwrap_or_default();
+    fn forget(&self, name: &str, uid: &str) {
+        self.not_ready.set(name, false);
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
+            .remove(uid);
     }
 }
 
@@ -468,6 +558,21 @@ impl Remembered {
             _ => resource.sale_status().cloned().unwrap_or_default(),
         }
     }
+}
+
+/// Whether the resource stays until we let go of it.
+fn is_held<K: SaleResource>(resource: &K) -> bool {
+    resource
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+}
+
+fn is_ready(status: &SaleStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|is| is.type_ == condition::READY && is.status == "True")
 }
 
 /// Resource versions are numbers that grow.

@@ -4,7 +4,10 @@
 //! One look serves all sales: it is about the server.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// How Redis guards against two primaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// It has no replicas, so there is nobody to fail over to.
+    /// It never had replicas while the operator ran, so there is nobody to fail over to.
     Alone,
     /// A primary that lost its replicas stops in time.
     Guarded,
@@ -39,6 +42,20 @@ pub enum Guard {
 pub struct Replicas {
     connection: ConnectionManager,
     look: Arc<Mutex<Option<(Guard, Instant)>>>,
+    seen: Arc<Seen>,
+}
+
+/// Whether replicas were ever seen. A primary that has just lost them is in the very state that it has to be guarded
+/// against: it must not be taken for one that never had any.
+#[derive(Debug, Default)]
+struct Seen(AtomicBool);
+
+impl Seen {
+    /// Whether the settings matter, given what Redis says of its replication now.
+    fn has_replicas(&self, info: &str) -> bool {
+        let now = field(info, "connected_slaves").is_some_and(|replicas| replicas > 0);
+        self.0.fetch_or(now, Ordering::Relaxed) || now
+    }
 }
 
 impl Replicas {
@@ -56,6 +73,7 @@ impl Replicas {
         Ok(Self {
             connection,
             look: Arc::default(),
+            seen: Arc::default(),
         })
     }
 
@@ -81,7 +99,7 @@ impl Replicas {
             .arg("replication")
             .query_async(&mut connection)
             .await?;
-        if field(&info, "connected_slaves").is_none_or(|replicas| replicas == 0) {
+        if !self.seen.has_replicas(&info) {
             return Ok(Guard::Alone);
         }
         let mut setting = async |name: &str| -> Result<u64, RedisError> {
@@ -113,8 +131,8 @@ fn judge(min_replicas: u64, max_lag_seconds: u64) -> Guard {
         return Guard::Guarded;
     }
     Guard::Unguarded(format!(
-        "Redis has replicas, and a primary without them goes on selling: set min-replicas-to-write to 1 or more (it is \
-         {min_replicas}) and min-replicas-max-lag to {bound} (it is {max_lag_seconds})"
+        "Redis has or had replicas, and a primary without them goes on selling: set min-replicas-to-write to 1 or more \
+         (it is {min_replicas}) and min-replicas-max-lag to {bound} (it is {max_lag_seconds})"
     ))
 }
 
@@ -141,6 +159,14 @@ mod tests {
                 "{replicas} {lag}"
             );
         }
+    }
+
+    #[test]
+    fn a_primary_that_lost_its_replicas_is_not_taken_for_one_that_never_had_any() {
+        let (with, without) = ("connected_slaves:1\r\n", "connected_slaves:0\r\n");
+        let seen = Seen::default();
+        let found = [without, with, without, without].map(|info| seen.has_replicas(info));
+        assert_eq!(found, [false, true, true, true]);
     }
 
     #[test]

@@ -83,14 +83,11 @@ impl Sale {
         self.definition.uid
     }
 
-    /// When it should be getting ready.
+    /// When it should be getting ready for a window that begins at `starts`.
     #[must_use]
-    pub fn warms(&self) -> Timestamp {
+    pub fn warms(&self, starts: Timestamp) -> Timestamp {
         let warm_up = jiff::SignedDuration::try_from(self.warm_up).unwrap_or_default();
-        self.definition
-            .starts
-            .checked_sub(warm_up)
-            .unwrap_or(Timestamp::MIN)
+        starts.checked_sub(warm_up).unwrap_or(Timestamp::MIN)
     }
 }
 

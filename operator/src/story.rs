@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use quokka_crds::{Phase, SaleStatus};
 
 use crate::{
+    cleanup::{RELEASE, Unfinished},
     reasons::{self, condition, event},
     sale::Sale,
 };
@@ -49,6 +50,17 @@ impl Happening {
         }
     }
 
+    pub(crate) fn cleanup_stuck(unfinished: &Unfinished) -> Self {
+        let note =
+            format!("{unfinished}; annotate the resource with {RELEASE}=true to let go of it");
+        Self::removal(event::CLEANUP_STUCK, note).warning()
+    }
+
+    /// Of a deletion, which happens once.
+    pub(crate) fn removal(reason: &'static str, note: impl Into<String>) -> Self {
+        Self::new(reason, "Remove", "deleted", note)
+    }
+
     pub(crate) fn drift_found(note: &str, now: Timestamp) -> Self {
         Self::new(event::DRIFT_FOUND, "AskForRecovery", now.as_second(), note).warning()
     }
@@ -79,6 +91,7 @@ fn phase_change(
     );
     let generation = definition.generation;
     let epoch = after.epoch.unwrap_or_default();
+    let total = after.stock.as_ref().map_or(0, |stock| stock.total);
     let mut told = Vec::new();
     match before.phase {
         Some(Phase::Recovering) => {
@@ -125,7 +138,7 @@ fn phase_change(
             event::SOLD_OUT,
             "Measure",
             generation,
-            format!("all {} units are claimed", definition.stock),
+            format!("all {total} units are claimed"),
         )),
         (Some(Phase::SoldOut), Phase::Active) => Some(Happening::new(
             event::BACK_IN_STOCK,

@@ -211,10 +211,11 @@ impl Topics {
     }
 
     /// With one copy there is nothing to be in sync with; with more, one may be down without claims being refused.
-    fn settings(&self) -> [(&'static str, String); 3] {
+    fn settings(&self) -> [(&'static str, String); 4] {
         let in_sync = (self.replication - 1).max(1);
         [
             ("retention.ms", "-1".to_owned()),
+            ("retention.bytes", "-1".to_owned()),
             ("cleanup.policy", "delete".to_owned()),
             ("min.insync.replicas", in_sync.to_string()),
         ]

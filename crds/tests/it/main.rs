@@ -190,6 +190,20 @@ fn shared_cases(stock: &str) -> Vec<Case> {
         ),
         good(spec(json!({ "ends": "2026-12-01T03:00:00.001Z" }))),
         good(spec(json!({ "ends": "2026-12-01T14:00:00+09:00" }))),
+        good(spec(json!({ "ends": "2026-12-02T14:30:00+23:59" }))),
+        good(spec(json!({ "ends": "2026-12-01T14:30:00-00:00" }))),
+        bad(
+            spec(json!({ "ends": "2026-12-01T14:00:00+09:60" })),
+            "spec.ends",
+        ),
+        bad(
+            spec(json!({ "ends": "2026-12-01T14:00:00-24:00" })),
+            "spec.ends",
+        ),
+        bad(
+            spec(json!({ "ends": "2026-12-02T14:00:00+24:00" })),
+            "spec.ends",
+        ),
         bad(spec(json!({ "starts": "tomorrow" })), "spec.starts"),
         bad(spec(json!({ "starts": "2026-12-01" })), "spec.starts"),
         bad(

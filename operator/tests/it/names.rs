@@ -1,14 +1,21 @@
-//! One name, one sale: what is in the way of a sale is said, and left alone.
+//! What is in the way of a sale is said, and left alone, and harms no other sale.
 
-use kube::ResourceExt as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, CustomResourceExt as _, ResourceExt as _,
+    api::{ApiResource, DynamicObject, PostParams},
+};
 use quokka_crds::{CouponCampaign, Phase, TimeSale};
 use rdkafka::{
     ClientConfig,
     producer::{FutureProducer, FutureRecord},
 };
+use reqwest::StatusCode;
+use serde_json::{Value, json};
 use std::time::Duration;
+use testkit::{KubeApi, eventually};
 
-use crate::world::{World, campaign, condition, is_ready, time_sale};
+use crate::world::{PATIENCE, Stores, World, campaign, condition, is_ready, time_sale, uid_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_sale_of_a_name_is_refused_and_harms_nothing() {
@@ -79,4 +86,77 @@ async fn a_topic_with_records_of_somebody_else_is_left_alone() {
         "it is still there"
     );
     assert!(!operators.is_empty(&topic, 1).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terms_changed_after_the_start_are_refused_though_no_operator_saw_it_start() {
+    let world = World::new().await;
+    let operator = world.operator();
+    let sale: TimeSale = world.create(time_sale("fixed", 3, 8, 3_600)).await;
+    world.until::<TimeSale>("fixed", is_ready).await;
+    operator.kill().await;
+    world.sell("time-sales", "fixed", 1).await;
+    world
+        .change::<TimeSale>("fixed", json!({ "discount": { "percent": 1 } }))
+        .await;
+
+    let _operator = world.operator();
+    let refused = |status: &quokka_crds::SaleStatus| {
+        condition(status, "StockReady") == "False/DefinitionRefused"
+    };
+    let status = world.until::<TimeSale>("fixed", refused).await;
+    assert_eq!(status.phase, Some(Phase::Active), "under the terms it had");
+    assert_eq!(world.books(uid_of(&sale)).await.generation, 1);
+    assert_eq!(
+        world.claim("time-sales", "fixed").await.0,
+        StatusCode::CREATED
+    );
+}
+
+/// The definition as a cluster may hold it that was set up by an older version: times are strings.
+fn loose_definition() -> CustomResourceDefinition {
+    fn loosen(schema: &mut Value) {
+        match schema {
+            Value::Object(fields) => {
+                if fields.get("format").is_some_and(|is| is == "date-time") {
+                    fields.remove("pattern");
+                }
+                fields.values_mut().for_each(loosen);
+            }
+            Value::Array(parts) => parts.iter_mut().for_each(loosen),
+            _ => {}
+        }
+    }
+    let mut definition = serde_json::to_value(TimeSale::crd()).unwrap();
+    loosen(&mut definition);
+    serde_json::from_value(definition).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_that_cannot_be_read_is_said_and_harms_no_other() {
+    let kube_api = KubeApi::start().await.unwrap();
+    let world = World::on(&kube_api, Stores::shared().await).await;
+    kube_api.apply_crds(&[loose_definition()]).await.unwrap();
+    let mut unreadable = time_sale("unreadable", 3, 0, 3_600);
+    unreadable["spec"]["ends"] = json!("2036-12-01T12:00:00+09:60");
+    let anything: Api<DynamicObject> = Api::namespaced_with(
+        world.client.clone(),
+        &world.namespace,
+        &ApiResource::erase::<TimeSale>(&()),
+    );
+    let made = eventually(PATIENCE, async || {
+        let unreadable = serde_json::from_value(unreadable.clone()).unwrap();
+        anything.create(&PostParams::default(), &unreadable).await
+    })
+    .await;
+
+    let _operator = world.operator();
+    world
+        .create::<TimeSale>(time_sale("sound", 3, 0, 3_600))
+        .await;
+    world.until::<TimeSale>("sound", is_ready).await;
+    eventually(PATIENCE, async || {
+        world.told(&made.uid().unwrap()).await == ["SpecRefused"]
+    })
+    .await;
 }

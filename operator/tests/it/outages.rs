@@ -3,9 +3,10 @@
 use kube::ResourceExt as _;
 use quokka_crds::{Phase, TimeSale};
 use quokka_operator::replicas::{Guard, Replicas};
+use serde_json::json;
 use testkit::{Kafka, KubeApi, Postgres, Redis, eventually};
 
-use crate::world::{PATIENCE, Stores, World, condition, is_in, is_ready, time_sale};
+use crate::world::{PATIENCE, Stores, World, condition, is_in, is_ready, time_sale, uid_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_redis_is_recovered_and_the_books_agree_again() {
@@ -89,6 +90,40 @@ async fn what_is_gone_is_said_and_what_is_back_too() {
     world.until::<TimeSale>("lasting", is_ready).await;
     world.sell("time-sales", "lasting", 1).await;
     assert!(operator.lives());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_gets_through_to_the_ledger_while_kafka_is_down() {
+    let kafka = Kafka::start().await.unwrap();
+    let stores = Stores {
+        brokers: kafka.brokers(),
+        ..Stores::shared().await
+    };
+    let world = World::on(KubeApi::shared().await, stores).await;
+    let _operator = world.operator();
+    let sale: TimeSale = world.create(time_sale("urgent", 5, 0, 3_600)).await;
+    world.until::<TimeSale>("urgent", is_ready).await;
+
+    kafka.kill().await.unwrap();
+    world
+        .until::<TimeSale>("urgent", |status| {
+            condition(status, "TopicReady") == "False/KafkaUnreachable"
+        })
+        .await;
+    world
+        .change::<TimeSale>("urgent", json!({ "paused": true }))
+        .await;
+    eventually(PATIENCE, async || {
+        world.books(uid_of(&sale)).await.generation == 2
+    })
+    .await;
+    kafka.resume().await.unwrap();
+    world
+        .until::<TimeSale>("urgent", |status| {
+            status.phase == Some(Phase::Paused) && is_ready(status)
+        })
+        .await;
+    assert_eq!(world.claim("time-sales", "urgent").await.1, "PAUSED");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,9 @@ async fn a_topic_keeps_everything_grows_and_goes() {
     })
     .await;
     assert!(topics.is_empty(&name, 2).await.unwrap());
-    assert_eq!(setting(&brokers, &name, "retention.ms").await, "-1");
+    for limit in ["retention.ms", "retention.bytes"] {
+        assert_eq!(setting(&brokers, &name, limit).await, "-1");
+    }
     assert_eq!(setting(&brokers, &name, "cleanup.policy").await, "delete");
     assert_eq!(setting(&brokers, &name, "min.insync.replicas").await, "1");
 
@@ -111,4 +113,32 @@ async fn a_sales_topic_grows_and_never_shrinks() {
             .await
             .contains(&"TopicGrown".to_owned())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_anew_has_the_partitions_that_were_written_to() {
+    let world = World::new().await;
+    let _operator = world.operator();
+    let topics = Topics::new(std::slice::from_ref(&world.stores.brokers), 1).unwrap();
+    let sale: TimeSale = world.create(time_sale("lost", 100, 0, 3_600)).await;
+    world.until::<TimeSale>("lost", is_ready).await;
+    world
+        .change::<TimeSale>("lost", json!({ "expectedPeak": { "claimsPerSecond": 10 } }))
+        .await;
+    let status = world
+        .until::<TimeSale>("lost", |status| {
+            status.observed_generation == Some(2) && is_ready(status)
+        })
+        .await;
+    let topic = status.topic.unwrap();
+    topics.delete(&topic).await.unwrap();
+    let uid = sale.uid().unwrap();
+    eventually(PATIENCE, async || {
+        world.told(&uid).await.contains(&"TopicLost".to_owned())
+    })
+    .await;
+    eventually(PATIENCE, async || {
+        topics.partitions(&topic).await.unwrap() == Some(3)
+    })
+    .await;
 }

@@ -280,6 +280,12 @@ impl World {
 
     /// The reasons of the events about a resource, in the order in which they happened.
     pub(crate) async fn told(&self, uid: &str) -> Vec<String> {
+        let events = self.events(uid).await.into_iter();
+        events.map(|event| event.reason.unwrap()).collect()
+    }
+
+    /// The events about a resource, in the order in which they happened.
+    pub(crate) async fn events(&self, uid: &str) -> Vec<Event> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut events: Vec<_> = events
             .list(&Default::default())
@@ -296,9 +302,33 @@ impl World {
             .collect();
         events.sort_by_key(|event| event.event_time.as_ref().unwrap().0);
         events
-            .into_iter()
-            .map(|event| event.reason.unwrap())
-            .collect()
+    }
+
+    /// From now on the operator may publish no events.
+    pub(crate) async fn refuse_events(&self) {
+        let roles: Api<Role> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut rules = rules();
+        rules
+            .as_array_mut()
+            .unwrap()
+            .retain(|rule| rule["apiGroups"][0] != "events.k8s.io");
+        let patch = Patch::Merge(json!({ "rules": rules }));
+        let params = PatchParams::default();
+        roles.patch(SERVICE_ACCOUNT, &params, &patch).await.unwrap();
+        // The API server takes a moment to go by it.
+        let operators = Client::try_from(self.kube.clone()).unwrap();
+        let events: Api<Event> = Api::namespaced(operators, &self.namespace);
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        eventually(PATIENCE, async || {
+            match events.create(&dry_run, &Event::default()).await {
+                Err(kube::Error::Api(status)) => status.is_forbidden(),
+                _ => false,
+            }
+        })
+        .await;
     }
 
     /// A guest claims a unit, by the API of promotions: the answer's status and code.
