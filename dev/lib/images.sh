@@ -93,14 +93,18 @@ target_folder() {
 }
 
 build_binaries() {
-  local entry packages=()
+  local entry packages=() features=()
   if [[ -n ${SKIP_BUILD:-} ]]; then
     say "  binaries: those in $(target_folder)/release, as SKIP_BUILD says"
     return
   fi
   for entry in "${SERVICES[@]}"; do packages+=(-p "${entry##* }"); done
+  if [[ -n ${PLANTED_BUG:-} ]]; then
+    say "  binaries: a TEST BUILD of promotions, with the bug '$PLANTED_BUG'"
+    features=(--features promotions/planted-bugs)
+  fi
   say "  binaries: cargo build --release"
-  (cd "$REPO" && cargo build --release --locked --bins "${packages[@]}" 9>&-)
+  (cd "$REPO" && cargo build --release --locked --bins "${packages[@]}" "${features[@]}" 9>&-)
 }
 
 app_version() {

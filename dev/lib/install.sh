@@ -63,16 +63,23 @@ values_for() {
 charts_up() {
   local registry=() operator_values services_values
   if [[ ${CLUSTER:-} == existing ]]; then
-    operator_values=${OPERATOR_VALUES:?CLUSTER=existing needs OPERATOR_VALUES, a values file for charts/quokka-operator}
-    services_values=${VALUES:?CLUSTER=existing needs VALUES, a values file for charts/quokka}
+    operator_values=$OPERATOR_VALUES
+    services_values=$VALUES
     [[ -z ${REGISTRY:-} ]] || registry=(--set-string "image.registry=$REGISTRY")
   else
     operator_values=$(values_for quokka-operator)
     services_values=$(values_for quokka)
   fi
+  # A test build of promotions leaves out the rule that this names.
+  local planted=() component
+  if [[ -n ${PLANTED_BUG:-} ]]; then
+    for component in promotions promotions-ledger; do
+      planted+=(--set-string "components.$component.env.QUOKKA_PLANTED_BUG=$PLANTED_BUG")
+    done
+  fi
   release_up quokka-operator --values "$operator_values" "${registry[@]}" \
     --set-string "podAnnotations.quokka\.travel/image=$(image_note operator)"
-  release_up quokka --values "$services_values" "${registry[@]}" \
+  release_up quokka --values "$services_values" "${registry[@]}" "${planted[@]}" \
     --set-string "components.gateway.podAnnotations.quokka\.travel/image=$(image_note gateway)" \
     --set-string "components.users.podAnnotations.quokka\.travel/image=$(image_note users)" \
     --set-string "components.promotions.podAnnotations.quokka\.travel/image=$(image_note promotions)" \

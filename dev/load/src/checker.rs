@@ -13,8 +13,15 @@ use crate::history::{ClaimCall, Outcome, Refusal};
 /// Redis stamps claims in whole milliseconds, so a claim can seem to precede the call that made it.
 const CLOCK_GRAIN: SignedDuration = SignedDuration::from_millis(2);
 
+/// A claim's end bears the time at which its transaction began; guests may be told of the claim until it has committed.
+const ENDING_TAKES: SignedDuration = SignedDuration::from_secs(1);
+
 /// A unit given back is for sale again within a second in quiet times, by the contract; faults take longer.
 const FREED_WITHIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// A claim whose append nobody knows about is settled by then: its entry is given up after seven seconds without touch,
+/// and a recovery may come in between.
+const DECIDED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// The sale as it was declared.
 #[derive(Clone, Debug)]
@@ -34,6 +41,8 @@ pub(crate) struct LedgerClaim {
     pub(crate) claimed_at: Timestamp,
     /// When the claim was returned or expired, by PostgreSQL's clock.
     pub(crate) ended_at: Option<Timestamp>,
+    /// It ended by being given back.
+    pub(crate) returned: bool,
 }
 
 /// A unit that Redis counts as taken.
@@ -129,6 +138,52 @@ pub(crate) enum Violation {
         sold: usize,
         stock: usize,
     },
+    WrongPhase {
+        phase: String,
+    },
+    YesBeforeTheStart {
+        answered: Timestamp,
+    },
+    YesForAnEndedClaim {
+        user: Uuid,
+        claim: Uuid,
+    },
+    ReturnNotApplied {
+        claim: Uuid,
+    },
+    NotServedInQuiet {
+        calls: usize,
+        example: String,
+    },
+    OpenedLate {
+        after: SignedDuration,
+    },
+    RecoveredLate {
+        after: Option<SignedDuration>,
+    },
+}
+
+impl Violation {
+    /// Its kind, as `--expect` names it.
+    pub(crate) fn kind(&self) -> ViolationKind {
+        match self {
+            Self::Oversold { .. } => ViolationKind::Oversold,
+            Self::YesWithoutRow { .. } => ViolationKind::YesWithoutRow,
+            _ => ViolationKind::Other,
+        }
+    }
+}
+
+/// The violations that planted bugs must lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ViolationKind {
+    /// More claims than units.
+    Oversold,
+    /// A guest was told yes for nothing.
+    YesWithoutRow,
+    /// Anything else.
+    #[value(skip)]
+    Other,
 }
 
 impl fmt::Display for Violation {
@@ -204,6 +259,35 @@ impl fmt::Display for Violation {
                 f,
                 "only {sold} of {stock} could be sold although guests kept asking"
             ),
+            Self::WrongPhase { phase } => write!(f, "sold out, but the phase is {phase}"),
+            Self::YesBeforeTheStart { answered } => {
+                write!(f, "a yes was said at {answered}, before the start")
+            }
+            Self::YesForAnEndedClaim { user, claim } => write!(
+                f,
+                "user {user} was told yes for claim {claim} after it had ended"
+            ),
+            Self::ReturnNotApplied { claim } => write!(
+                f,
+                "claim {claim} was given back with a 204, but is not RETURNED"
+            ),
+            Self::NotServedInQuiet { calls, example } => write!(
+                f,
+                "{calls} calls were not served though nothing was disturbed, one of them: {example}"
+            ),
+            Self::OpenedLate { after } => write!(
+                f,
+                "the first yes came {} ms after the start",
+                after.as_millis()
+            ),
+            Self::RecoveredLate { after: Some(after) } => write!(
+                f,
+                "guests were served again only {:.1} s after the fault",
+                after.as_secs_f64()
+            ),
+            Self::RecoveredLate { after: None } => {
+                f.write_str("guests were never served again after the fault, or it was never felt")
+            }
         }
     }
 }
@@ -213,8 +297,17 @@ impl fmt::Display for Violation {
 pub(crate) enum Ending {
     /// Guests asked until nothing was left: every unit must be sold.
     SoldOut,
-    /// The run stopped with units left.
+    /// The run stopped with units left, or with claims that come to an end.
     Open,
+}
+
+/// Whether something was done to the platform while guests asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conditions {
+    /// Nothing: every call must be served.
+    Quiet,
+    /// A fault: calls may go unserved or unanswered.
+    Disturbed,
 }
 
 /// Every invariant of claims that does not hold; none when all is well.
@@ -223,10 +316,15 @@ pub(crate) fn check(
     calls: &[ClaimCall],
     at_rest: &AtRest,
     ending: Ending,
+    conditions: Conditions,
 ) -> Vec<Violation> {
     let mut found = Vec::new();
     check_stock_and_limit(sale, &at_rest.ledger, &mut found);
     check_answers(sale, calls, &at_rest.ledger, &mut found);
+    check_returns(calls, &at_rest.ledger, &mut found);
+    if conditions == Conditions::Quiet {
+        check_all_served(calls, &mut found);
+    }
     check_rows(sale, calls, &at_rest.ledger, &mut found);
     check_sold_out(sale, calls, &at_rest.ledger, &mut found);
     check_stores(sale, at_rest, ending, &mut found);
@@ -287,6 +385,18 @@ fn check_answers(
     for call in calls {
         match &call.outcome {
             Outcome::Claimed(claim) => {
+                if call.answered + CLOCK_GRAIN < sale.starts {
+                    found.push(Violation::YesBeforeTheStart {
+                        answered: call.answered,
+                    });
+                }
+                let ended = rows.get(claim).and_then(|row| row.ended_at);
+                if ended.is_some_and(|ended| call.sent > ended + ENDING_TAKES) {
+                    found.push(Violation::YesForAnEndedClaim {
+                        user: call.user,
+                        claim: *claim,
+                    });
+                }
                 if yes.entry(call.user).or_default().insert(*claim) {
                     match rows.get(claim) {
                         None => found.push(Violation::YesWithoutRow {
@@ -320,7 +430,7 @@ fn check_answers(
                 });
             }
             Outcome::Broken(what) => broken.push(what),
-            Outcome::Refused(_) | Outcome::Unknown => {}
+            Outcome::Refused(_) | Outcome::Unknown | Outcome::GivenBack(_) => {}
         }
     }
     for (user, claims) in yes {
@@ -341,6 +451,39 @@ fn check_answers(
             count: broken.len(),
             example: (*example).clone(),
         });
+    }
+}
+
+/// Whoever was told 204 has given the claim back.
+fn check_returns(calls: &[ClaimCall], ledger: &[LedgerClaim], found: &mut Vec<Violation>) {
+    let returned: HashSet<Uuid> = ledger
+        .iter()
+        .filter(|row| row.returned)
+        .map(|row| row.claim)
+        .collect();
+    let told = calls.iter().filter_map(|call| match call.outcome {
+        Outcome::GivenBack(claim) => Some(claim),
+        _ => None,
+    });
+    found.extend(
+        told.filter(|claim| !returned.contains(claim))
+            .map(|claim| Violation::ReturnNotApplied { claim }),
+    );
+}
+
+/// With nothing disturbed, nobody is told to come back.
+fn check_all_served(calls: &[ClaimCall], found: &mut Vec<Violation>) {
+    let not_served = calls.iter().filter(|call| {
+        matches!(
+            call.outcome,
+            Outcome::Unknown | Outcome::Refused(Refusal::Recovering | Refusal::NotServed)
+        )
+    });
+    let mut not_served = not_served.peekable();
+    if let Some(first) = not_served.peek() {
+        let example = format!("{:?} at {}", first.outcome, first.answered);
+        let calls = not_served.count();
+        found.push(Violation::NotServedInQuiet { calls, example });
     }
 }
 
@@ -376,6 +519,48 @@ fn check_rows(
     }
 }
 
+/// When units went to calls whose outcome nobody knows, and when they were free again at the latest: in the order of time.
+/// A guest's further calls while one is undecided are about the same unit, and a claim that has a row by then is not
+/// undecided.
+fn undecided(calls: &[ClaimCall], ledger: &[LedgerClaim]) -> (Vec<Timestamp>, Vec<Timestamp>) {
+    let mut first_row = HashMap::<Uuid, Timestamp>::new();
+    for row in ledger {
+        let first = first_row.entry(row.user).or_insert(row.claimed_at);
+        *first = (*first).min(row.claimed_at);
+    }
+    let mut unknown: Vec<&ClaimCall> = calls
+        .iter()
+        .filter(|call| call.outcome == Outcome::Unknown)
+        .collect();
+    unknown.sort_unstable_by_key(|call| call.sent);
+    let mut until_by_user = HashMap::<Uuid, Timestamp>::new();
+    let (mut from, mut until) = (Vec::new(), Vec::new());
+    for call in unknown {
+        let row = first_row.get(&call.user);
+        if row.is_some_and(|row| *row <= call.answered) {
+            continue;
+        }
+        let ends = call.answered + DECIDED_WITHIN;
+        let ends = row.map_or(ends, |row| ends.min(*row));
+        match until_by_user.get_mut(&call.user) {
+            // The same unit is held on: one interval, moved on.
+            Some(last) if *last >= call.sent => *last = (*last).max(ends),
+            Some(last) => {
+                until.push(std::mem::replace(last, ends));
+                from.push(call.sent);
+            }
+            None => {
+                until_by_user.insert(call.user, ends);
+                from.push(call.sent);
+            }
+        }
+    }
+    until.extend(until_by_user.into_values());
+    from.sort_unstable();
+    until.sort_unstable();
+    (from, until)
+}
+
 /// Sold out may be said only while the rows and the claims that nobody had decided yet could fill the stock.
 fn check_sold_out(
     sale: &Sale,
@@ -385,25 +570,16 @@ fn check_sold_out(
 ) {
     let mut taken: Vec<Timestamp> = ledger.iter().map(|row| row.claimed_at).collect();
     let mut freed: Vec<Timestamp> = ledger.iter().filter_map(|row| row.ended_at).collect();
-    let with_row: HashSet<Uuid> = ledger.iter().map(|row| row.user).collect();
-    let mut undecided_by_user = HashMap::<Uuid, Timestamp>::new();
-    for call in calls
-        .iter()
-        .filter(|call| call.outcome == Outcome::Unknown && !with_row.contains(&call.user))
-    {
-        let first = undecided_by_user.entry(call.user).or_insert(call.sent);
-        *first = (*first).min(call.sent);
-    }
-    let mut undecided: Vec<Timestamp> = undecided_by_user.into_values().collect();
     taken.sort_unstable();
     freed.sort_unstable();
-    undecided.sort_unstable();
+    let (undecided, decided) = undecided(calls, ledger);
     for call in calls
         .iter()
         .filter(|call| call.outcome == Outcome::Refused(Refusal::SoldOut))
     {
         let taken_at_most = taken.partition_point(|at| *at <= call.answered + CLOCK_GRAIN)
             + undecided.partition_point(|at| *at <= call.answered)
+            - decided.partition_point(|at| *at < call.sent)
             - freed
                 .partition_point(|at| *at + FREED_WITHIN < call.sent)
                 .min(taken.len());
@@ -459,6 +635,11 @@ fn check_stores(sale: &Sale, at_rest: &AtRest, ending: Ending, found: &mut Vec<V
             count: at_rest.refused_by_ledger,
         });
     }
+    if ending == Ending::SoldOut && rows.len() == sale.stock && status.phase != "SoldOut" {
+        found.push(Violation::WrongPhase {
+            phase: status.phase.clone(),
+        });
+    }
     if ending == Ending::SoldOut && rows.len() != sale.stock {
         found.push(Violation::UnitsStranded {
             sold: rows.len(),
@@ -470,6 +651,10 @@ fn check_stores(sale: &Sale, at_rest: &AtRest, ending: Ending, found: &mut Vec<V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(sale: &Sale, calls: &[ClaimCall], at_rest: &AtRest, ending: Ending) -> Vec<Violation> {
+        super::check(sale, calls, at_rest, ending, Conditions::Disturbed)
+    }
 
     fn at(ms: i64) -> Timestamp {
         Timestamp::from_millisecond(1_800_000_000_000 + ms).expect("a time in range")
@@ -503,6 +688,7 @@ mod tests {
             user: Uuid::from_u128(user),
             claimed_at: at(claimed),
             ended_at: None,
+            returned: false,
         }
     }
 
@@ -516,7 +702,7 @@ mod tests {
             })
             .collect();
         let status = Status {
-            phase: "Active".into(),
+            phase: if redis.len() < 2 { "Active" } else { "SoldOut" }.into(),
             claimed: redis.len(),
             remaining: 2_usize.saturating_sub(redis.len()),
             consistent: true,
@@ -737,11 +923,118 @@ mod tests {
                     stock: 2
                 },
                 Violation::NotConsistent {
-                    phase: "Active".into()
+                    phase: "SoldOut".into()
                 },
                 Violation::RefusedByLedger { count: 3 },
             ]
         );
+    }
+
+    #[test]
+    fn a_sale_that_sold_out_must_say_so() {
+        let (calls, mut at_rest) = sold_out_run();
+        at_rest.status.phase = "Active".into();
+        let found = check(&sale(), &calls, &at_rest, Ending::SoldOut);
+        assert_eq!(
+            found,
+            [Violation::WrongPhase {
+                phase: "Active".into()
+            }]
+        );
+    }
+
+    #[test]
+    fn a_call_that_was_not_served_is_found_where_nothing_was_disturbed() {
+        let (mut calls, at_rest) = sold_out_run();
+        calls.push(call(4, 50, Outcome::Refused(Refusal::Recovering)));
+        assert_eq!(check(&sale(), &calls, &at_rest, Ending::SoldOut), []);
+        let found = super::check(
+            &sale(),
+            &calls,
+            &at_rest,
+            Ending::SoldOut,
+            Conditions::Quiet,
+        );
+        assert!(
+            matches!(found[..], [Violation::NotServedInQuiet { calls: 1, .. }]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_yes_before_the_start_is_found() {
+        let found = check(
+            &sale(),
+            &[yes(1, -50)],
+            &stores(vec![row(1, 4)]),
+            Ending::Open,
+        );
+        assert_eq!(found, [Violation::YesBeforeTheStart { answered: at(-40) }]);
+    }
+
+    #[test]
+    fn a_yes_for_a_claim_that_has_ended_is_found() {
+        let ended = LedgerClaim {
+            ended_at: Some(at(40)),
+            ..row(1, 4)
+        };
+        let calls = [yes(1, 0), yes(1, 900), yes(1, 1_100)];
+        let found = check(&sale(), &calls, &stores(vec![ended]), Ending::Open);
+        assert_eq!(
+            found,
+            [Violation::YesForAnEndedClaim {
+                user: Uuid::from_u128(1),
+                claim: Uuid::from_u128(101)
+            }]
+        );
+    }
+
+    #[test]
+    fn a_return_that_was_confirmed_and_not_applied_is_found() {
+        let claim = Uuid::from_u128(101);
+        let calls = [yes(1, 0), call(1, 20, Outcome::GivenBack(claim))];
+        let mut ended = LedgerClaim {
+            ended_at: Some(at(40)),
+            returned: true,
+            ..row(1, 4)
+        };
+        assert_eq!(
+            check(&sale(), &calls, &stores(vec![ended.clone()]), Ending::Open),
+            []
+        );
+        ended.returned = false;
+        let found = check(&sale(), &calls, &stores(vec![ended]), Ending::Open);
+        assert_eq!(found, [Violation::ReturnNotApplied { claim }]);
+    }
+
+    #[test]
+    fn an_undecided_claim_excuses_a_sold_out_only_until_it_must_be_settled() {
+        let sold_out = |from| call(3, from, Outcome::Refused(Refusal::SoldOut));
+        let calls = |from| vec![yes(1, 0), call(2, 10, Outcome::Unknown), sold_out(from)];
+        let long = Sale {
+            ends: at(100_000),
+            ..sale()
+        };
+        let stores = stores(vec![row(1, 4)]);
+        assert_eq!(check(&long, &calls(29_000), &stores, Ending::Open), []);
+        let found = check(&long, &calls(31_000), &stores, Ending::Open);
+        assert!(
+            matches!(found[..], [Violation::SoldOutTooEarly { taken: 1, .. }]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_unit_held_by_a_claim_that_was_given_up_counts_until_its_guest_claims_again() {
+        // User 2's first call took a unit that was voided later; the row is of a later call.
+        let calls = vec![
+            yes(1, 0),
+            call(2, 10, Outcome::Unknown),
+            call(3, 30, Outcome::Refused(Refusal::SoldOut)),
+            yes(2, 8_000),
+        ];
+        let stores = stores(vec![row(1, 4), row(2, 8_005)]);
+        assert_eq!(check(&sale(), &calls, &stores, Ending::SoldOut), []);
     }
 
     #[test]

@@ -10,11 +10,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::checker::{Ending, check};
+use crate::checker::{Conditions, Ending, check};
 use crate::guests::{Guest, sign_up_and_in};
 use crate::http::{Answer, Call, Connection};
 use crate::platform::{Declaration, Declared, Kind, Platform};
-use crate::sale_run::{self, Quiet, Size};
+use crate::sale_run::{self, Quiet, Run, Size, WINDOW};
 use crate::storm::{self, Progress, Storm};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -32,7 +32,16 @@ pub(crate) async fn run(platform: &Platform, size: Size) -> anyhow::Result<usize
         "[2/4] {} calls by {} guests over {} connections on a stock of {}",
         size.calls, size.guests, size.connections, size.stock
     );
-    let report = sale_run::run(platform, Kind::CouponCampaign, size, None, &Quiet).await?;
+    let run = Run {
+        kind: Kind::CouponCampaign,
+        size,
+        calls_per_second: None,
+        window: WINDOW,
+        claim_ttl: "",
+        give_back_every: None,
+        ending: Ending::SoldOut,
+    };
+    let report = sale_run::run(platform, &run, &Quiet).await?;
     report.print();
     let mut failed = report.violations.len();
     platform.remove(&report.sale).await?;
@@ -246,6 +255,7 @@ async fn time_sale_claims_come_back(platform: &Platform) -> anyhow::Result<usize
         path: sale.claims_path().parse()?,
         connections: 10,
         calls_per_second: None,
+        give_back_every: None,
     };
     let mut calls = storm::run(&storm, &guests, (0..STOCK).collect(), &Progress::default()).await;
 
@@ -333,7 +343,13 @@ async fn time_sale_claims_come_back(platform: &Platform) -> anyhow::Result<usize
         .await,
     );
     let at_rest = platform.at_rest(&sale, PATIENCE).await?;
-    let violations = check(&sale.facts(), &calls, &at_rest, Ending::Open);
+    let violations = check(
+        &sale.facts(),
+        &calls,
+        &at_rest,
+        Ending::Open,
+        Conditions::Quiet,
+    );
     for violation in &violations {
         println!("  VIOLATION    {violation}");
     }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use jiff::{SignedDuration, Timestamp};
 use tokio::process::Command;
 
+use crate::checker::Conditions;
 use crate::platform::Platform;
-use crate::sale_run::Disturbance;
+use crate::sale_run::{Disturbance, Made};
 use crate::storm::Progress;
 
 /// How long a storm may take to reach the point of the fault.
@@ -15,6 +17,12 @@ const STORM_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that was killed is left dead this long, so that clients see more than a reset connection.
 const OUTAGE: Duration = Duration::from_secs(3);
+
+/// With the writers of the ledger stopped, so many claims are left in the log.
+const BACKLOG: usize = 200;
+
+/// Between the declaration and the start of a sale whose operator is to be dead by then.
+const LEAD_TO_KILL_THE_OPERATOR: SignedDuration = SignedDuration::from_secs(30);
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,8 +41,10 @@ pub(crate) enum Fault {
     KafkaRestarted,
     /// PostgreSQL is killed and starts again.
     PostgresRestarted,
-    /// Redis forgets everything while the writers of the ledger die with a backlog.
+    /// Redis forgets everything and the writers of the ledger die, with claims in the log that nobody has read.
     RedisFlushedAndConsumerKilled,
+    /// Nothing; for planted bugs that show without a fault.
+    Nothing,
 }
 
 /// A fault, and when in a storm it comes.
@@ -42,40 +52,80 @@ pub(crate) struct Disturbed {
     pub(crate) fault: Fault,
     /// The fault comes when this many claims have been accepted.
     pub(crate) after_claims: usize,
+    /// Units for sale: some must be left when the fault has come.
+    pub(crate) stock: usize,
 }
 
 impl Disturbance for Disturbed {
+    fn conditions(&self) -> Conditions {
+        match self.fault {
+            Fault::Nothing | Fault::OperatorDead => Conditions::Quiet,
+            _ => Conditions::Disturbed,
+        }
+    }
+
+    fn lead(&self) -> SignedDuration {
+        match self.fault {
+            Fault::OperatorDead => LEAD_TO_KILL_THE_OPERATOR,
+            _ => SignedDuration::from_secs(8),
+        }
+    }
+
     async fn before_start(&self, platform: &Platform) -> anyhow::Result<()> {
         if self.fault == Fault::OperatorDead {
-            platform.scale("quokka-operator", 0).await?;
+            kill_the_operator(platform).await?;
         }
         Ok(())
     }
 
-    async fn during(&self, platform: &Platform, progress: &Progress) -> anyhow::Result<()> {
-        platform
-            .until(
-                "the storm has come to the point of the fault",
-                STORM_PATIENCE,
-                async || Ok(progress.claimed() >= self.after_claims),
-            )
-            .await?;
-        match self.fault {
-            Fault::OperatorDead => Ok(()),
-            Fault::PromotionsKilled => kill("promotions", "api"),
-            Fault::ConsumerKilled => kill("promotions", "ledger"),
-            Fault::RedisFlushed => flush(platform).await,
-            Fault::RedisFlushedAndConsumerKilled => {
-                kill("promotions", "ledger")?;
-                flush(platform).await
-            }
-            Fault::RedisRestarted => restart_server("redis").await,
-            Fault::KafkaRestarted => restart_server("kafka").await,
-            Fault::PostgresRestarted => restart_server("postgres").await,
+    async fn during(
+        &self,
+        platform: &Platform,
+        progress: &Progress,
+    ) -> anyhow::Result<Option<Made>> {
+        if matches!(self.fault, Fault::Nothing | Fault::OperatorDead) {
+            return Ok(None);
         }
+        reached(platform, progress, self.after_claims).await?;
+        let at = match self.fault {
+            Fault::Nothing | Fault::OperatorDead => return Ok(None),
+            Fault::PromotionsKilled => signal("KILL", "promotions", Some("api"))?,
+            Fault::ConsumerKilled => signal("KILL", "promotions", Some("ledger"))?,
+            Fault::RedisFlushed => flush(platform).await?,
+            Fault::RedisFlushedAndConsumerKilled => {
+                signal("STOP", "promotions", Some("ledger"))?;
+                reached(platform, progress, progress.claimed() + BACKLOG).await?;
+                let at = flush(platform).await?;
+                signal("KILL", "promotions", Some("ledger"))?;
+                at
+            }
+            Fault::RedisRestarted => killed("redis").await?,
+            Fault::KafkaRestarted => killed("kafka").await?,
+            Fault::PostgresRestarted => killed("postgres").await?,
+        };
+        let claimed = progress.claimed();
+        ensure!(
+            claimed < self.stock,
+            "the fault came when everything was sold: nothing is shown by this run"
+        );
+        println!("  the fault came after {claimed} claims");
+        if let Some(server) = self.server() {
+            tokio::time::sleep(OUTAGE).await;
+            server_does("start", server).await?;
+        }
+        Ok(Some(Made {
+            at,
+            redis_lost: matches!(
+                self.fault,
+                Fault::RedisFlushed | Fault::RedisRestarted | Fault::RedisFlushedAndConsumerKilled
+            ),
+        }))
     }
 
     async fn after(&self, platform: &Platform) -> anyhow::Result<()> {
+        if let Some(server) = self.server() {
+            server_does("start", server).await?;
+        }
         if self.fault == Fault::OperatorDead {
             platform.scale("quokka-operator", 2).await?;
         }
@@ -83,17 +133,58 @@ impl Disturbance for Disturbed {
     }
 }
 
-async fn flush(platform: &Platform) -> anyhow::Result<()> {
+impl Disturbed {
+    /// The server that is killed and started again.
+    fn server(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::RedisRestarted => Some("redis"),
+            Fault::KafkaRestarted => Some("kafka"),
+            Fault::PostgresRestarted => Some("postgres"),
+            _ => None,
+        }
+    }
+}
+
+async fn reached(platform: &Platform, progress: &Progress, claims: usize) -> anyhow::Result<()> {
+    platform
+        .until(
+            "the storm has come to the point of the fault",
+            STORM_PATIENCE,
+            async || Ok(progress.claimed() >= claims),
+        )
+        .await
+}
+
+/// SIGKILL, not a shutdown, and nobody starts it again.
+async fn kill_the_operator(platform: &Platform) -> anyhow::Result<()> {
+    platform.set_replicas("quokka-operator", 0).await?;
+    signal("KILL", "quokka-operator", None)?;
+    platform
+        .until(
+            "no pod of the operator is left",
+            STORM_PATIENCE,
+            async || {
+                let pods = platform.pods("app.kubernetes.io/name=quokka-operator");
+                Ok(pods.await?.is_empty())
+            },
+        )
+        .await
+}
+
+async fn flush(platform: &Platform) -> anyhow::Result<Timestamp> {
     let mut redis = platform.redis().await?;
+    let at = Timestamp::now();
     redis::cmd("FLUSHALL")
         .exec_async(&mut redis)
         .await
-        .context("flushing Redis")
+        .context("flushing Redis")?;
+    Ok(at)
 }
 
-/// SIGKILL to every process of this machine that runs `program` with `role` as its first argument.
-fn kill(program: &str, role: &str) -> anyhow::Result<()> {
-    let mut killed = 0;
+/// A signal to every process of this machine that runs `program`, with `role` as its first argument if one is given.
+fn signal(signal: &str, program: &str, role: Option<&str>) -> anyhow::Result<Timestamp> {
+    let at = Timestamp::now();
+    let mut told = 0;
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry
             .file_name()
@@ -109,27 +200,28 @@ fn kill(program: &str, role: &str) -> anyhow::Result<()> {
         let is_program = words.next().is_some_and(|path| {
             path.rsplit(|byte| *byte == b'/').next() == Some(program.as_bytes())
         });
-        if is_program && words.next() == Some(role.as_bytes()) {
+        if is_program && role.is_none_or(|role| words.next() == Some(role.as_bytes())) {
             let status = std::process::Command::new("kill")
-                .args(["-9", &pid.to_string()])
+                .args(["-s", signal, &pid.to_string()])
                 .status()?;
-            killed += usize::from(status.success());
+            told += usize::from(status.success());
         }
     }
     ensure!(
-        killed > 0,
-        "no process `{program} {role}` is running on this machine"
+        told > 0,
+        "no process `{program} {}` is running on this machine",
+        role.unwrap_or_default()
     );
-    Ok(())
+    Ok(at)
 }
 
-async fn restart_server(name: &str) -> anyhow::Result<()> {
-    server("kill", name).await?;
-    tokio::time::sleep(OUTAGE).await;
-    server("start", name).await
+async fn killed(server: &str) -> anyhow::Result<Timestamp> {
+    let at = Timestamp::now();
+    server_does("kill", server).await?;
+    Ok(at)
 }
 
-async fn server(action: &str, name: &str) -> anyhow::Result<()> {
+async fn server_does(action: &str, name: &str) -> anyhow::Result<()> {
     let front_door = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../quokka");
     let output = Command::new(front_door)
         .args(["server", action, name])

@@ -11,6 +11,8 @@ use crate::http::{Answer, NoAnswer};
 pub(crate) enum Outcome {
     /// A yes, with the claim it named.
     Claimed(Uuid),
+    /// The claim was given back, and the platform has confirmed it.
+    GivenBack(Uuid),
     /// A no that says that nothing was taken.
     Refused(Refusal),
     /// Nobody knows: no answer, or one that says so.
@@ -81,6 +83,7 @@ pub(crate) fn summary(calls: &[ClaimCall]) -> String {
     for call in calls {
         let name = match &call.outcome {
             Outcome::Claimed(_) => "yes".to_owned(),
+            Outcome::GivenBack(_) => "given back".to_owned(),
             Outcome::Refused(refusal) => format!("{refusal:?}"),
             Outcome::Unknown => "unknown".to_owned(),
             Outcome::Broken(what) => format!("BROKEN {what}"),

@@ -22,8 +22,6 @@ use uuid::Uuid;
 use crate::checker::{AtRest, LedgerClaim, RedisClaim, Sale, Status};
 use crate::guests::{TokenSigner, sign_up_and_in};
 
-const OPS_PORT: u16 = 9090;
-
 /// The two kinds of sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -150,9 +148,15 @@ impl Platform {
         })
     }
 
-    /// A signer that makes tokens which the platform takes for its own.
+    /// A signer that makes tokens which the platform takes for its own. Waits until guests can sign up: what ran before
+    /// may have taken a store away.
     pub(crate) async fn token_signer(&self) -> anyhow::Result<TokenSigner> {
-        let (_, token) = sign_up_and_in(self.api).await?;
+        let mut token = String::new();
+        self.until("a guest can sign up", Duration::from_secs(60), async || {
+            token = sign_up_and_in(self.api).await?.1;
+            Ok(true)
+        })
+        .await?;
         let pem = secret(&self.kube, &self.namespace, "quokka-signing-key", "key.pem").await?;
         TokenSigner::like(&pem, &token, "quokka")
     }
@@ -231,7 +235,7 @@ impl Platform {
 
     /// Everything the ledger holds of the sale.
     pub(crate) async fn ledger(&self, declared: &Declared) -> anyhow::Result<Vec<LedgerClaim>> {
-        let rows = sqlx::query("SELECT claim_id, user_id, claimed_at, ended_at FROM claims WHERE sale_uid = $1::text::uuid")
+        let rows = sqlx::query("SELECT claim_id, user_id, claimed_at, ended_at, status FROM claims WHERE sale_uid = $1::text::uuid")
             .bind(&declared.uid)
             .fetch_all(&self.ledger)
             .await
@@ -244,6 +248,7 @@ impl Platform {
                     user: row.try_get("user_id")?,
                     claimed_at: timestamp(row.try_get("claimed_at")?)?,
                     ended_at: ended_at.map(timestamp).transpose()?,
+                    returned: row.try_get::<&str, _>("status")? == "RETURNED",
                 })
             })
             .collect()
@@ -314,36 +319,16 @@ impl Platform {
         })
     }
 
+    /// The ledger keeps which claims it had no room for, so that no restart forgets them.
     async fn refused_by_ledger(&self, declared: &Declared) -> anyhow::Result<u64> {
-        let mut refused = 0;
-        for pod in self
-            .pods("app.kubernetes.io/component=promotions-ledger")
-            .await?
-        {
-            let Some(ip) = pod.status.and_then(|status| status.pod_ip) else {
-                continue;
-            };
-            let mut connection = crate::http::Connection::new(format!("{ip}:{OPS_PORT}").parse()?);
-            let call = crate::http::Call {
-                method: hyper::Method::GET,
-                ..crate::http::Call::post("/metrics".parse()?, None)
-            };
-            let Ok(answer) = connection.send(&call, Duration::from_secs(5)).await else {
-                continue;
-            };
-            let sale = format!("sale=\"{}\"", declared.declaration.name);
-            let text = String::from_utf8_lossy(&answer.body).into_owned();
-            refused += text
-                .lines()
-                .filter(|line| {
-                    line.starts_with("quokka_claims_refused_by_ledger_total")
-                        && line.contains(&sale)
-                })
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .map(|value| value as u64)
-                .sum::<u64>();
-        }
-        Ok(refused)
+        let refused: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM refused_claims WHERE sale_uid = $1::text::uuid",
+        )
+        .bind(&declared.uid)
+        .fetch_one(&self.ledger)
+        .await
+        .context("reading the refused claims")?;
+        Ok(refused.unsigned_abs())
     }
 
     /// The pods that carry `labels`.
@@ -355,13 +340,20 @@ impl Platform {
             .items)
     }
 
-    /// Sets the number of a Deployment's pods and, for zero, waits until they are gone.
-    pub(crate) async fn scale(&self, deployment: &str, replicas: i32) -> anyhow::Result<()> {
+    /// Sets the number of a Deployment's pods.
+    pub(crate) async fn set_replicas(&self, deployment: &str, replicas: i32) -> anyhow::Result<()> {
         let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         deployments
             .patch(deployment, &PatchParams::default(), &patch)
             .await?;
+        Ok(())
+    }
+
+    /// Sets the number of a Deployment's pods and waits until they are ready.
+    pub(crate) async fn scale(&self, deployment: &str, replicas: i32) -> anyhow::Result<()> {
+        self.set_replicas(deployment, replicas).await?;
+        let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
         self.until(
             &format!("{deployment} has {replicas} pods"),
             Duration::from_secs(120),
@@ -416,7 +408,8 @@ fn is_quiet(stores: &AtRest) -> bool {
         && stores.redis.iter().all(|entry| entry.recorded)
         && stores.status.claimed == rows
         && stores.status.consistent
-        && (stores.status.remaining == 0) == (stores.status.phase == "SoldOut")
+        && (stores.status.phase == "Ended"
+            || (stores.status.remaining == 0) == (stores.status.phase == "SoldOut"))
 }
 
 fn is_true(object: &DynamicObject, condition: &str) -> bool {

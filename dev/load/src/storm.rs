@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::Uri;
+use hyper::{Method, StatusCode, Uri};
 use jiff::Timestamp;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::guests::Guest;
 use crate::history::{ClaimCall, Outcome, outcome_of};
@@ -27,6 +28,8 @@ pub(crate) struct Storm {
     pub(crate) connections: usize,
     /// Calls a second over all connections; `None` sends as fast as the answers come.
     pub(crate) calls_per_second: Option<f64>,
+    /// One in so many of those who are told yes gives the claim back at once.
+    pub(crate) give_back_every: Option<usize>,
 }
 
 /// The calls of a storm that is under way can be counted through this.
@@ -67,7 +70,17 @@ pub(crate) async fn run(
                     tokio::time::sleep_until(began + Duration::from_secs_f64(turn as f64 / rate))
                         .await;
                 }
-                calls.push(claim(&mut connection, &storm.path, &guests[guest], &progress).await);
+                let guest = &guests[guest];
+                let call = claim(&mut connection, &storm.path, guest, &progress).await;
+                let gives_back = storm.give_back_every.is_some_and(|every| turn % every == 0);
+                let returned = match call.outcome {
+                    Outcome::Claimed(claim) if gives_back => {
+                        give_back(&mut connection, &storm.path, guest, claim).await
+                    }
+                    _ => None,
+                };
+                calls.push(call);
+                calls.extend(returned);
             }
             calls
         })
@@ -100,4 +113,28 @@ async fn claim(
         answered: Timestamp::now(),
         outcome,
     }
+}
+
+/// Gives a claim back; `None` when the platform hasn't confirmed it.
+async fn give_back(
+    connection: &mut Connection,
+    path: &Uri,
+    guest: &Guest,
+    claim: Uuid,
+) -> Option<ClaimCall> {
+    let call = Call {
+        method: Method::DELETE,
+        ..Call::post(
+            format!("{path}/{claim}").parse().ok()?,
+            Some(guest.authorization.clone()),
+        )
+    };
+    let sent = Timestamp::now();
+    let answer = connection.send(&call, ANSWER_TIMEOUT).await.ok()?;
+    (answer.status == StatusCode::NO_CONTENT).then(|| ClaimCall {
+        user: guest.user,
+        sent,
+        answered: Timestamp::now(),
+        outcome: Outcome::GivenBack(claim),
+    })
 }

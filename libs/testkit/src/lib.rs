@@ -23,6 +23,7 @@ mod ports;
 mod postgres;
 mod process;
 mod redis;
+mod storage;
 mod tokens;
 mod tools;
 mod wait;
@@ -33,6 +34,7 @@ pub use kube_api::KubeApi;
 pub use ports::free_port;
 pub use postgres::{Database, Postgres};
 pub use redis::Redis;
+pub use storage::keep_data_on_disk;
 pub use tokens::{JwksServer, TokenIssuer};
 pub use wait::{Outcome, eventually};
 

@@ -10,16 +10,17 @@ use crate::{
     error::While as _,
     free_port,
     process::{self, Server, Signal, Spec},
-    tools, unique_name,
+    storage, tools, unique_name,
 };
 
 /// Who owns everything; there is no password.
 const USER: &str = "quokka";
 
-/// Settings of a server whose data nobody will miss, and to which many small pools connect.
+/// Settings of a server whose data nobody will miss.
+const FORGETFUL: &[&str] = &["fsync=off", "full_page_writes=off"];
+
+/// Settings of a server to which many small pools connect.
 const SETTINGS: &[&str] = &[
-    "fsync=off",
-    "full_page_writes=off",
     "max_connections=300",
     "shared_buffers=64MB",
     "listen_addresses=127.0.0.1",
@@ -194,6 +195,11 @@ fn command(program: &PathBuf, data: &PathBuf, sockets: &PathBuf, port: u16) -> C
         .arg(sockets);
     for setting in SETTINGS {
         command.args(["-c", setting]);
+    }
+    if !storage::is_durable() {
+        for setting in FORGETFUL {
+            command.args(["-c", setting]);
+        }
     }
     command
 }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::{
     error::{Error, While as _},
-    tools,
+    storage, tools,
 };
 
 /// Less room than this in memory, and the data goes to disk.
@@ -302,7 +302,7 @@ fn home() -> Result<&'static Path, Error> {
 
 fn make_home() -> io::Result<PathBuf> {
     let memory = Path::new("/dev/shm");
-    let parent = if room_in(memory) >= MEMORY_BYTES_MIN {
+    let parent = if !storage::is_durable() && room_in(memory) >= MEMORY_BYTES_MIN {
         memory.to_owned()
     } else {
         std::env::temp_dir()

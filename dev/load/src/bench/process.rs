@@ -28,15 +28,15 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(CLOCK_TICK * ticks)
 }
 
-/// The most memory, in MiB, that the process has had resident.
-pub(crate) fn peak_resident_mib(pid: u32) -> anyhow::Result<f64> {
+/// The most memory, in MB, that the process has had resident.
+pub(crate) fn peak_resident_mb(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .context("no VmHWM in /proc")?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib / 1024.0)
+    Ok(kib * 1.024 / 1000.0)
 }
 
 /// A program of ours that runs for the length of a benchmark.
@@ -57,10 +57,14 @@ impl Program {
         let log = std::fs::File::create(
             std::env::temp_dir().join(format!("bench-{program}-{}.log", arguments.join("-"))),
         )?;
-        let mut command = Command::new(&path);
+        // It ends with us even when we are killed.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "KILL"])
+            .arg(&path)
             .args(arguments)
             .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .kill_on_drop(true)
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -48,8 +48,9 @@ pub(crate) struct Stage {
     pub(crate) redis_pid: u32,
     ledger: SocketAddr,
     promotions_program: Program,
+    ledger_program: Program,
+    gateway_program: Program,
     kafka_brokers: String,
-    _programs: Vec<Program>,
     _servers: (Redis, Kafka, Postgres),
     _keys: JwksServer,
 }
@@ -57,6 +58,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
+        testkit::keep_data_on_disk();
         let (redis, kafka, postgres) =
             tokio::try_join!(Redis::start(), Kafka::start(), Postgres::start())?;
         let issuer = TokenIssuer::new();
@@ -118,7 +120,8 @@ impl Stage {
             ledger,
             promotions_program,
             kafka_brokers: kafka.brokers(),
-            _programs: vec![ledger_program, gateway_program],
+            ledger_program,
+            gateway_program,
             _servers: (redis, kafka, postgres),
             _keys: keys,
         })
@@ -129,9 +132,13 @@ impl Stage {
         "/v1/noop"
     }
 
-    /// The process that serves claims.
-    pub(crate) fn promotions_pid(&self) -> anyhow::Result<u32> {
-        self.promotions_program.pid()
+    /// Our processes under measurement, by name.
+    pub(crate) fn processes(&self) -> anyhow::Result<[(&'static str, u32); 3]> {
+        Ok([
+            ("promotions api", self.promotions_program.pid()?),
+            ("promotions ledger", self.ledger_program.pid()?),
+            ("gateway", self.gateway_program.pid()?),
+        ])
     }
 
     /// Declares a campaign as the operator would and waits until its gate stands and promotions knows it.
@@ -261,6 +268,7 @@ impl Stage {
             .query_async(&mut redis)
             .await?;
         let port = url_port(&self.redis_url)?;
+        let claims = key("claims");
         let output = Command::new("redis-benchmark")
             .args([
                 "-p",
@@ -271,13 +279,28 @@ impl Stage {
                 &connections.to_string(),
             ])
             .args(["-r", "1000000000", "--csv", "EVALSHA", &digest, "3"])
-            .args([key("gate"), key("claims"), key("unsettled")])
+            .args([key("gate"), claims.clone(), key("unsettled")])
             .args(["user-__rand_int__", "claim-__rand_int__", "0"])
             .output()
             .await
             .context("starting redis-benchmark")?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(output.status.success(), "redis-benchmark: {said}");
+        // Refusals would be fast. Of so many random users a few are the same.
+        let taken: u32 = redis::cmd("HLEN")
+            .arg(&claims)
+            .query_async(&mut redis)
+            .await?;
+        ensure!(
+            taken >= SCRIPT_CALLS / 100 * 99,
+            "{SCRIPT_CALLS} calls of the script took only {taken} units"
+        );
+        // They would take the memory of what is measured next.
+        let keys = [key("gate"), claims, key("unsettled")];
+        redis::cmd("UNLINK")
+            .arg(&keys[..])
+            .exec_async(&mut redis)
+            .await?;
         // A header, then `"name","requests per second",latencies...`.
         let figure = said
             .lines()
