@@ -12,7 +12,9 @@ step "Debian packages and tools" dev/quokka tools checks
 step "Quick tests" dev/check.sh
 # A test that hangs must fail: it has half an hour, building included.
 step "Integration tests on real Redis, Kafka, PostgreSQL and kube-apiserver" \
-  timeout --kill-after=30 1800 cargo test --quiet --workspace --locked --no-fail-fast
+  timeout --foreground --kill-after=30 1800 cargo test --quiet --workspace --locked --no-fail-fast
+step "Planted bugs are found" \
+  timeout --foreground --kill-after=30 900 cargo test --quiet --workspace --locked --features promotions/planted-bugs --test it planted
 step "Checked SQL is fresh" dev/sqlx-prepare.sh --check
 step "Charts" charts/check.sh
 step "End to end" dev/e2e.sh

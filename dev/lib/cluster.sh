@@ -212,13 +212,7 @@ cluster_down() {
   local name
   stop_process kubelet TERM 10
   containers_down
-  # It takes its own rules with it, given the chance.
-  if is_running kube-proxy; then
-    stop_process kube-proxy TERM 5
-  fi
-  if [[ -x $BIN/kube-proxy ]] && { iptables-save || true; } 2>/dev/null | grep 'KUBE-' >/dev/null; then
-    "$BIN/kube-proxy" --cleanup >/dev/null 2>&1 || true
-  fi
+  stop_process kube-proxy TERM 5
   # They hold nothing that a good end would save, and the API server's good end takes many seconds.
   for name in metrics-server coredns kube-scheduler kube-controller-manager kube-apiserver; do
     kill_process "$name"
@@ -226,8 +220,17 @@ cluster_down() {
   stop_process etcd TERM 10
   unmount_under "$RUN"
   cgroups_down
-  rules_down
+  if kube_rules_are_ours; then
+    [[ ! -x $BIN/kube-proxy ]] || "$BIN/kube-proxy" --cleanup >/dev/null 2>&1 || true
+    rules_down
+  fi
   fixed_places_down
+}
+
+# kube_rules_are_ours: whether our kubelet or kube-proxy has run here, and no other cluster's does. Their chains have the
+# same names in every cluster, so nothing else tells whose they are.
+kube_rules_are_ours() {
+  [[ -e $RUN/kubelet.yaml ]] && ! pgrep -x 'kube-proxy|kubelet|k3s|k3s-server|k0s|microk8s' >/dev/null
 }
 
 containers_down() {

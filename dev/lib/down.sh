@@ -5,6 +5,7 @@ platform_down() {
   step "Containers and cluster" cluster_down
   step "Servers" servers_down
   network_down
+  service_policy_down
   rm -rf "${RUN:?}" "${POSTGRES_DIR:?}"
   rmdir "$(dirname "$POSTGRES_DIR")" 2>/dev/null || true
   # The kernel takes a moment to let go of what was killed.
@@ -31,9 +32,12 @@ what_is_left() {
   awk -v run="$RUN/" 'index($5, run) == 1 {print "mount " $5}' /proc/self/mountinfo
   if command -v ip >/dev/null; then
     ip -o link | awk -F': ' -v bridge="$BRIDGE" '$2 == bridge {print "device " $2}'
-    ip -4 route | awk '/^10\.24[34]\./ {print "route " $1}'
+    ip -4 route | awk -v bridge="$BRIDGE" '$0 ~ " dev " bridge "( |$)" {print "route " $1}'
   fi
-  { iptables-save || true; } 2>/dev/null | awk '/KUBE-|CNI-|comment quokka/ {print "rule " $0}'
+  { iptables-save || true; } 2>/dev/null | awk '/comment quokka/ {print "rule " $0}'
+  if kube_rules_are_ours; then
+    { iptables-save || true; } 2>/dev/null | awk '/KUBE-/ {print "rule " $0}'
+  fi
   our_cgroups | sed 's/^/cgroup /'
   find "$RUN" "$POSTGRES_DIR" -maxdepth 0 2>/dev/null | sed 's/^/folder /' || true
 }

@@ -47,12 +47,12 @@ postgres_bin() {
 install_packages() {
   local missing
   mapfile -t missing < <(missing_packages)
-  if ((${#missing[@]} == 0)); then
+  if ((${#missing[@]} == 0)) && [[ -z $(dpkg --audit 2>/dev/null) ]]; then
     say "  Debian packages: all there"
     return
   fi
-  need_root "installing ${missing[*]}"
-  say "  Debian packages: installing ${missing[*]}"
+  need_root "installing Debian packages"
+  say "  Debian packages: installing ${missing[*]:-what an interrupted installation left}"
   mkdir -p "$CACHE"
   local log=$CACHE/apt.log
   without_services apt_install "${missing[@]}" >"$log" 2>&1 || {
@@ -63,26 +63,37 @@ install_packages() {
 
 apt_install() {
   export DEBIAN_FRONTEND=noninteractive
+  # An installation that was killed in the middle blocks every later one until it is finished.
+  dpkg --configure -a
   apt-get update -q
-  apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
+  apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=300 "$@"
 }
+
+# Debian's way to keep packages from starting services, marked so that one left by a killed run is known as ours.
+SERVICE_POLICY=/usr/sbin/policy-rc.d
+SERVICE_POLICY_MARK='# Made by Quokka while it installs packages.'
 
 # without_services COMMAND...: what it installs starts no service, now or at the next boot.
 without_services() {
-  local policy=/usr/sbin/policy-rc.d mine=0 status=0 before unit
+  local status=0 before unit
   before=$(enabled_units)
-  if [[ ! -e $policy ]]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    mine=1
+  service_policy_down
+  if [[ ! -e $SERVICE_POLICY ]]; then
+    printf '#!/bin/sh\n%s\nexit 101\n' "$SERVICE_POLICY_MARK" >"$SERVICE_POLICY"
+    chmod 755 "$SERVICE_POLICY"
   fi
   # Called in a condition, so `set -e` is off inside: the status is what counts.
   ("$@") || status=$?
-  ((mine)) && rm -f "$policy"
+  service_policy_down
   for unit in $(comm -13 <(printf '%s\n' "$before") <(enabled_units)); do
     systemctl disable "$unit" || true
   done
   return "$status"
+}
+
+# service_policy_down: removes the policy if it is ours, this run's or one's that was killed.
+service_policy_down() {
+  ! grep -qxF "$SERVICE_POLICY_MARK" "$SERVICE_POLICY" 2>/dev/null || rm -f "$SERVICE_POLICY"
 }
 
 enabled_units() {

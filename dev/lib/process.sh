@@ -42,20 +42,20 @@ start_process() {
     say "  $name: its configuration changed, restarting it"
     stop_process "$name"
   fi
-  rm -f "$PIDS/$name.pid"
-  # The shell that writes its own process id is replaced by the program, which so has that id.
+  rm -f "$PIDS/$name"
+  # The shell that writes the file is replaced by the program, which so has its process id and start time. It is written
+  # before there is a program, so that whatever ends this command leaves none that nobody knows.
   # shellcheck disable=SC2016 # expanded by the inner shell
-  setsid bash -c 'echo $$ >"$0"; exec "$@"' "$PIDS/$name.pid" "$@" \
-    >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+  setsid bash -c '
+    stat=$(</proc/$$/stat) && stat=${stat##*) } && set -f && fields=($stat) &&
+      printf "%s %s %s\n" "$$" "${fields[19]}" "$1" >"$0.new" && mv "$0.new" "$0" && shift && exec "$@"' \
+    "$PIDS/$name" "$digest" "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
   disown
   local tries=0
-  until [[ -s $PIDS/$name.pid ]]; do
+  until [[ -s $PIDS/$name ]]; do
     ((++tries < 100)) || die "$name did not start"
     sleep 0.05
   done
-  pid=$(<"$PIDS/$name.pid")
-  rm -f "$PIDS/$name.pid"
-  printf '%s %s %s\n' "$pid" "$(started_at "$pid")" "$digest" >"$PIDS/$name"
 }
 
 # signal_process NAME SIGNAL: to the program and everything it started in its session's group.

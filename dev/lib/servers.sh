@@ -156,20 +156,23 @@ postgres_start() {
   local bin
   bin=$(postgres_bin) || die "PostgreSQL is missing: run \`make tools\`"
   id postgres >/dev/null 2>&1 || die "the user postgres, which Debian's package makes, is missing"
-  if [[ ! -f $POSTGRES_DIR/data/PG_VERSION ]]; then
-    rm -rf "${POSTGRES_DIR:?}/data"
+  if [[ ! -d $POSTGRES_DIR/data ]]; then
+    # Made whole under another name: a folder left half made by a killed run is not taken for one.
+    local made=$POSTGRES_DIR/data.new
+    rm -rf "${POSTGRES_DIR:?}/data.new"
     mkdir -p "$POSTGRES_DIR"
     chown postgres:postgres "$POSTGRES_DIR"
     chmod 700 "$POSTGRES_DIR"
     mkdir -p "$LOGS"
-    (cd / && as_postgres "$bin/initdb" -D "$POSTGRES_DIR/data" -U postgres -E UTF8 --locale=C.UTF-8 \
+    (cd / && as_postgres "$bin/initdb" -D "$made" -U postgres -E UTF8 --locale=C.UTF-8 \
       --auth-local=trust --auth-host=scram-sha-256) >"$LOGS/initdb.log" 2>&1 || {
       tail -n 20 "$LOGS/initdb.log" >&2
       die "PostgreSQL's data folder could not be made"
     }
     # Pods come from their own addresses; nobody without a password, and nobody as the superuser.
     printf 'host all +quokka %s scram-sha-256\nhost all +quokka %s scram-sha-256\n' \
-      "$POD_NET" "$NODE_NET" >>"$POSTGRES_DIR/data/pg_hba.conf"
+      "$POD_NET" "$NODE_NET" >>"$made/pg_hba.conf"
+    mv "$made" "$POSTGRES_DIR/data"
   fi
   start_process postgres setpriv --reuid=postgres --regid=postgres --init-groups --reset-env \
     "$bin/postgres" -D "$POSTGRES_DIR/data" \
@@ -210,7 +213,7 @@ postgres_stop() {
 # --- Addresses, as the services' settings want them.
 
 redis_url() {
-  printf 'redis://:%s@%s:%s' "$(secret_of redis)" "$1" "$REDIS_PORT"
+  printf 'redis://default:%s@%s:%s' "$(secret_of redis)" "$1" "$REDIS_PORT"
 }
 
 postgres_url() {

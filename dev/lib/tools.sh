@@ -37,7 +37,6 @@ LANE_OTHERS=(
 )
 # What only `make test` needs, to check charts and alerts.
 LANE_CHECKS=(
-  "kubeconform kubeconform github.com/yannh/kubeconform/cmd/kubeconform"
   "kube-score kube-score github.com/zegl/kube-score/cmd/kube-score"
   "helm-docs helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs"
   "promtool promtool github.com/prometheus/prometheus/cmd/promtool"
@@ -81,8 +80,12 @@ build_tools() {
   local second=$!
   heartbeat "$first" "$second" &
   local beat=$!
+  # Builders that outlived this command would hold its lock.
+  # shellcheck disable=SC2064 # the process ids of now
+  trap "pkill -TERM -P $first,$second; kill $first $second $beat 2>/dev/null; exit 143" TERM INT
   wait "$first" || failed=1
   wait "$second" || failed=1
+  trap - TERM INT
   kill "$beat" 2>/dev/null || true
   wait "$beat" 2>/dev/null || true
   ((failed == 0)) || die "a tool could not be built (see above; whole output in $CACHE/build-logs)"
