@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 PLANTED=(
   "dedupe nothing yes-without-row"
   "ack-before-append kafka-restarted yes-without-row"
-  "no-fence redis-flushed-and-consumer-killed yes-without-row"
+  "no-fence redis-flushed-while-a-reader-hangs yes-without-row"
 )
 
 load() {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::process::Command;
 
 use crate::checker::Conditions;
-use crate::platform::Platform;
+use crate::platform::{Declared, Platform};
 use crate::sale_run::{Disturbance, Made};
 use crate::storm::Progress;
 
@@ -43,6 +43,9 @@ pub(crate) enum Fault {
     PostgresRestarted,
     /// Redis forgets everything and the writers of the ledger die, with claims in the log that nobody has read.
     RedisFlushedAndConsumerKilled,
+    /// Redis forgets everything while one writer of the ledger hangs, so that nobody reads its part of the log, and another
+    /// recovers the sale.
+    RedisFlushedWhileAReaderHangs,
     /// Nothing; for planted bugs that show without a fault.
     Nothing,
 }
@@ -81,6 +84,7 @@ impl Disturbance for Disturbed {
     async fn during(
         &self,
         platform: &Platform,
+        sale: &Declared,
         progress: &Progress,
     ) -> anyhow::Result<Option<Made>> {
         if matches!(self.fault, Fault::Nothing | Fault::OperatorDead) {
@@ -97,6 +101,15 @@ impl Disturbance for Disturbed {
                 reached(platform, progress, progress.claimed() + BACKLOG).await?;
                 let at = flush(platform).await?;
                 signal("KILL", "promotions", Some("ledger"))?;
+                at
+            }
+            Fault::RedisFlushedWhileAReaderHangs => {
+                let reader = platform.ledger_that_only_reads(sale).await?;
+                signal_in("STOP", "promotions", Some("ledger"), Some(&reader))?;
+                reached(platform, progress, progress.claimed() + BACKLOG).await?;
+                let at = flush(platform).await?;
+                // Its partitions stay its own until its session is over.
+                signal_in("KILL", "promotions", Some("ledger"), Some(&reader))?;
                 at
             }
             Fault::RedisRestarted => killed("redis").await?,
@@ -117,7 +130,10 @@ impl Disturbance for Disturbed {
             at,
             redis_lost: matches!(
                 self.fault,
-                Fault::RedisFlushed | Fault::RedisRestarted | Fault::RedisFlushedAndConsumerKilled
+                Fault::RedisFlushed
+                    | Fault::RedisRestarted
+                    | Fault::RedisFlushedAndConsumerKilled
+                    | Fault::RedisFlushedWhileAReaderHangs
             ),
         }))
     }
@@ -183,6 +199,16 @@ async fn flush(platform: &Platform) -> anyhow::Result<Timestamp> {
 
 /// A signal to every process of this machine that runs `program`, with `role` as its first argument if one is given.
 fn signal(signal: &str, program: &str, role: Option<&str>) -> anyhow::Result<Timestamp> {
+    signal_in(signal, program, role, None)
+}
+
+/// The same, to the processes of one pod, named by its uid, if one is given.
+fn signal_in(
+    signal: &str,
+    program: &str,
+    role: Option<&str>,
+    pod: Option<&str>,
+) -> anyhow::Result<Timestamp> {
     let at = Timestamp::now();
     let mut told = 0;
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -200,7 +226,13 @@ fn signal(signal: &str, program: &str, role: Option<&str>) -> anyhow::Result<Tim
         let is_program = words.next().is_some_and(|path| {
             path.rsplit(|byte| *byte == b'/').next() == Some(program.as_bytes())
         });
-        if is_program && role.is_none_or(|role| words.next() == Some(role.as_bytes())) {
+        // A pod's control group bears its uid.
+        let is_in_pod = pod.is_none_or(|pod| {
+            std::fs::read_to_string(entry.path().join("cgroup"))
+                .is_ok_and(|groups| groups.contains(pod))
+        });
+        if is_program && is_in_pod && role.is_none_or(|role| words.next() == Some(role.as_bytes()))
+        {
             let status = std::process::Command::new("kill")
                 .args(["-s", signal, &pid.to_string()])
                 .status()?;

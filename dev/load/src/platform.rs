@@ -22,6 +22,9 @@ use uuid::Uuid;
 use crate::checker::{AtRest, LedgerClaim, RedisClaim, Sale, Status};
 use crate::guests::{TokenSigner, sign_up_and_in};
 
+/// Where each service tells its metrics.
+const OPS_PORT: u16 = 9090;
+
 /// The two kinds of sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -329,6 +332,38 @@ impl Platform {
         .await
         .context("reading the refused claims")?;
         Ok(refused.unsigned_abs())
+    }
+
+    /// The uid of a ledger pod that reads part of the sale's log and does not tend the sale: only the one that tends it
+    /// measures its lag.
+    pub(crate) async fn ledger_that_only_reads(&self, sale: &Declared) -> anyhow::Result<String> {
+        let lag = format!(
+            "quokka_ledger_lag{{topic=\"quokka.claims.{}.{}\"}}",
+            self.namespace, sale.declaration.name
+        );
+        let (mut tending, mut reading) = (0, None);
+        for pod in self
+            .pods("app.kubernetes.io/component=promotions-ledger")
+            .await?
+        {
+            let ip = pod.status.and_then(|status| status.pod_ip);
+            let address = format!("{}:{OPS_PORT}", ip.context("a ledger pod without address")?);
+            let metrics = crate::http::Call {
+                method: hyper::Method::GET,
+                ..crate::http::Call::post("/metrics".parse()?, None)
+            };
+            let answer = crate::http::Connection::new(address.parse()?)
+                .send(&metrics, Duration::from_secs(5))
+                .await
+                .map_err(|no| anyhow::anyhow!("reading the metrics of {address}: {no:?}"))?;
+            if String::from_utf8_lossy(&answer.body).contains(&lag) {
+                tending += 1;
+            } else {
+                reading = pod.metadata.uid;
+            }
+        }
+        ensure!(tending == 1, "{tending} ledgers tend the sale");
+        reading.context("no ledger reads without tending: it needs two")
     }
 
     /// The pods that carry `labels`.

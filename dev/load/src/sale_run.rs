@@ -143,6 +143,7 @@ pub(crate) trait Disturbance {
     async fn during(
         &self,
         _platform: &Platform,
+        _sale: &Declared,
         _progress: &Progress,
     ) -> anyhow::Result<Option<Made>> {
         Ok(None)
@@ -263,7 +264,7 @@ async fn sell(
     let began = Instant::now();
     let (stormed, made) = tokio::join!(
         storm::run(&storm, &guests, schedule(size), &progress),
-        disturbance.during(platform, &progress)
+        disturbance.during(platform, &sale, &progress)
     );
     let storm_took = began.elapsed();
     let made = made?;

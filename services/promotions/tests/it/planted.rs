@@ -36,6 +36,7 @@ struct Lost {
 impl Stage {
     async fn open(bug: &'static str, stock: u32, breaks: Breaks) -> Self {
         let world = World::breaking(breaks).await;
+        println!("without {bug}: {}", world.namespace);
         let more = [("QUOKKA_PLANTED_BUG", bug)];
         let (ledger, api) = (world.role("ledger", &more), world.role("api", &more));
         ledger.ready(&world).await;
@@ -168,6 +169,8 @@ async fn a_stale_copy_sells(bug: &'static str) {
     let mut restore = redis::cmd("RESTORE");
     restore.arg(&key).arg(0).arg(copy);
     let _: () = restore.query_async(&mut connection).await.unwrap();
+    // The test's own connection is the old server's.
+    eventually(PLENTY, async || stage.world.stock.ping().await).await;
     stage.sell(1).await;
     stage.ledger.signal("CONT");
     stage.expect_a_lost_yes().await;
