@@ -230,7 +230,11 @@ cluster_down() {
 # kube_rules_are_ours: whether our kubelet or kube-proxy has run here, and no other cluster's does. Their chains have the
 # same names in every cluster, so nothing else tells whose they are.
 kube_rules_are_ours() {
-  [[ -e $RUN/kubelet.yaml ]] && ! pgrep -x 'kube-proxy|kubelet|k3s|k3s-server|k0s|microk8s' >/dev/null
+  local other
+  [[ -e $RUN/kubelet.yaml ]] || return 1
+  for other in kube-proxy kubelet k3s-server k0s; do
+    ! pgrep -x "$other" >/dev/null || return 1
+  done
 }
 
 containers_down() {
