@@ -221,6 +221,8 @@ cluster_down() {
   unmount_under "$RUN"
   cgroups_down
   if kube_rules_are_ours; then
+    # What says so is removed before the proof that nothing is left.
+    KUBE_RULES_WERE_OURS=1
     [[ ! -x $BIN/kube-proxy ]] || "$BIN/kube-proxy" --cleanup >/dev/null 2>&1 || true
     rules_down
   fi

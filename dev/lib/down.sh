@@ -35,7 +35,7 @@ what_is_left() {
     ip -4 route | awk -v bridge="$BRIDGE" '$0 ~ " dev " bridge "( |$)" {print "route " $1}'
   fi
   { iptables-save || true; } 2>/dev/null | awk '/comment quokka/ {print "rule " $0}'
-  if kube_rules_are_ours; then
+  if [[ -n ${KUBE_RULES_WERE_OURS:-} ]] || kube_rules_are_ours; then
     { iptables-save || true; } 2>/dev/null | awk '/KUBE-/ {print "rule " $0}'
   fi
   our_cgroups | sed 's/^/cgroup /'
