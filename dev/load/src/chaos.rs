@@ -114,7 +114,8 @@ fn runs(size: Size, plan: &Plan) -> Vec<(Run, Fault)> {
         ..sold_out.clone()
     };
     let coming_back = Run {
-        claim_ttl: "10s",
+        // Longer than a return takes to be read, faults included: a return that is lost shows.
+        claim_ttl: "40s",
         give_back_every: Some(5),
         ending: Ending::Open,
         ..time_sale.clone()

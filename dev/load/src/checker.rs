@@ -269,7 +269,7 @@ impl fmt::Display for Violation {
             ),
             Self::ReturnNotApplied { claim } => write!(
                 f,
-                "claim {claim} was given back with a 204, but is not RETURNED"
+                "claim {claim} was given back with a 204, and went on until its time was over"
             ),
             Self::NotServedInQuiet { calls, example } => write!(
                 f,
@@ -454,21 +454,22 @@ fn check_answers(
     }
 }
 
-/// Whoever was told 204 has given the claim back.
+/// Whoever was told 204 has given the claim back. Only where the claim's own time was over before the ledger could have
+/// read of it may it have expired instead: either way it ended once.
 fn check_returns(calls: &[ClaimCall], ledger: &[LedgerClaim], found: &mut Vec<Violation>) {
-    let returned: HashSet<Uuid> = ledger
-        .iter()
-        .filter(|row| row.returned)
-        .map(|row| row.claim)
-        .collect();
-    let told = calls.iter().filter_map(|call| match call.outcome {
-        Outcome::GivenBack(claim) => Some(claim),
-        _ => None,
-    });
-    found.extend(
-        told.filter(|claim| !returned.contains(claim))
-            .map(|claim| Violation::ReturnNotApplied { claim }),
-    );
+    let rows: HashMap<Uuid, &LedgerClaim> = ledger.iter().map(|row| (row.claim, row)).collect();
+    for call in calls {
+        let Outcome::GivenBack(claim) = call.outcome else {
+            continue;
+        };
+        let ended = rows.get(&claim).is_some_and(|row| {
+            let read_by = call.answered + DECIDED_WITHIN;
+            row.returned || row.ended_at.is_some_and(|ended| ended <= read_by)
+        });
+        if !ended {
+            found.push(Violation::ReturnNotApplied { claim });
+        }
+    }
 }
 
 /// With nothing disturbed, nobody is told to come back.
@@ -1002,9 +1003,17 @@ mod tests {
             check(&sale(), &calls, &stores(vec![ended.clone()]), Ending::Open),
             []
         );
+        // It expired before the ledger could have read of the return.
         ended.returned = false;
-        let found = check(&sale(), &calls, &stores(vec![ended]), Ending::Open);
-        assert_eq!(found, [Violation::ReturnNotApplied { claim }]);
+        assert_eq!(
+            check(&sale(), &calls, &stores(vec![ended.clone()]), Ending::Open),
+            []
+        );
+        for never in [None, Some(at(40_000))] {
+            ended.ended_at = never;
+            let found = check(&sale(), &calls, &stores(vec![ended.clone()]), Ending::Open);
+            assert_eq!(found, [Violation::ReturnNotApplied { claim }]);
+        }
     }
 
     #[test]

@@ -179,11 +179,16 @@ impl Problem {
         common::UNAVAILABLE.problem(detail).retry_after(1)
     }
 
-    /// 400: one field of the body, by its JSON pointer such as `/email`, can't be taken.
+    /// 400: one field of the body, by its JSON pointer such as `/email`, can't be taken; the whole body, by an empty one.
     pub fn field(pointer: &str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
+        let what = if pointer.is_empty() {
+            "the body"
+        } else {
+            pointer
+        };
         common::VALIDATION
-            .problem(format!("{pointer}: {detail}"))
+            .problem(format!("{what}: {detail}"))
             .with_error(FieldError {
                 detail,
                 pointer: Some(format!("#{pointer}")),

@@ -145,6 +145,9 @@ async fn wrong_json_is_told_with_a_pointer_to_the_place() {
         let detail = answer.problem(400, "INVALID_REQUEST");
         assert!(detail.contains(word), "{body}: {detail}");
         assert_eq!(answer.body["errors"][0]["pointer"], pointer, "{body}");
+        let place = pointer.trim_start_matches('#');
+        let said = if place.is_empty() { "the body" } else { place };
+        assert!(detail.starts_with(said), "{body}: {detail}");
     }
 }
 
