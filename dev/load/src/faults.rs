@@ -70,7 +70,7 @@ impl Disturbance for Disturbed {
     fn lead(&self) -> SignedDuration {
         match self.fault {
             Fault::OperatorDead => LEAD_TO_KILL_THE_OPERATOR,
-            _ => SignedDuration::from_secs(8),
+            _ => SignedDuration::from_secs(15),
         }
     }
 

@@ -131,7 +131,7 @@ pub(crate) trait Disturbance {
 
     /// The gap between the declaration and the start.
     fn lead(&self) -> SignedDuration {
-        SignedDuration::from_secs(8)
+        SignedDuration::from_secs(15)
     }
 
     /// Between the declaration and the start.

@@ -141,6 +141,7 @@ pub(crate) async fn write_gate(
         ("paused", "0".to_owned()),
         ("partitions", "3".to_owned()),
         ("seq", "0".to_owned()),
+        ("held", "0".to_owned()),
     ];
     let () = connection.hset_multiple(gate, &fields).await?;
     Ok(())

@@ -37,6 +37,9 @@ pub(crate) struct Plan {
     /// Connections kept busy at once.
     #[arg(long, default_value_t = 200)]
     connections: usize,
+    /// Keep the servers' data in memory, PostgreSQL without fsync: the difference is what the disk costs.
+    #[arg(long)]
+    in_memory: bool,
 }
 
 /// Claims guarded by a lock are slow; this many are enough for two digits.
@@ -60,10 +63,16 @@ const GOAL_LOCK_RATIO: f64 = 0.5;
 
 /// Runs every measurement and prints it; returns how many goals were missed.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<usize> {
-    println!(
-        "starting Redis, Kafka, PostgreSQL and the release binaries; data on the disk at {}, PostgreSQL with fsync",
-        std::env::temp_dir().display()
-    );
+    println!("starting Redis, Kafka, PostgreSQL and the release binaries");
+    if plan.in_memory {
+        println!("  data in memory where there is room, PostgreSQL without fsync");
+    } else {
+        testkit::keep_data_on_disk();
+        println!(
+            "  data on the disk, in {}, PostgreSQL with fsync",
+            std::env::temp_dir().display()
+        );
+    }
     let stage = Stage::start(&plan.binaries).await?;
     let guests = Arc::new(stage.signer.guests(plan.claims)?);
     let mut missed = 0;

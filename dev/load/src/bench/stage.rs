@@ -58,7 +58,6 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
-        testkit::keep_data_on_disk();
         let (redis, kafka, postgres) =
             tokio::try_join!(Redis::start(), Kafka::start(), Postgres::start())?;
         let issuer = TokenIssuer::new();
