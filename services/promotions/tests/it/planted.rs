@@ -315,7 +315,7 @@ async fn a_yes_comes_before_its_append(bug: &'static str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_each_rule_the_checker_finds_a_planted_bug() {
     /// Each has servers and processes of its own.
-    const AT_A_TIME: usize = 3;
+    const AT_A_TIME: usize = 2;
     let cases: [LocalBoxFuture<'_, ()>; 11] = [
         a_stale_copy_sells("r1").boxed_local(),
         a_repeat_is_a_yes_at_once("r3").boxed_local(),
