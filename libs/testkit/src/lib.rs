@@ -16,6 +16,7 @@
 //! Redis, etcd and PostgreSQL come from the system's packages; Kafka and kube-apiserver are looked for in
 //! `${QUOKKA_CACHE:-~/.cache/quokka}`, where `make tools` puts them.
 
+pub mod collector;
 mod error;
 mod kafka;
 mod kube_api;

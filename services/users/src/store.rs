@@ -296,8 +296,7 @@ fn timestamp(at: OffsetDateTime) -> jiff::Timestamp {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_sweep_removes_sessions_that_are_over_a_bounded_number_at_a_time() {
+    async fn database_of_one_user() -> PgPool {
         let database = testkit::Postgres::shared()
             .await
             .create_database()
@@ -307,8 +306,19 @@ mod tests {
         sqlx::migrate!().run(&pool).await.unwrap();
         sqlx::raw_sql(
             "INSERT INTO users (user_id, email, name, password_hash)
-             VALUES (gen_random_uuid(), 'kim@example.com', 'Kim', '$argon2id$');
-             INSERT INTO sessions (session_id, user_id, family_hash, turn_hash, expires_at)
+             VALUES (gen_random_uuid(), 'kim@example.com', 'Kim', '$argon2id$')",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        pool
+    }
+
+    #[tokio::test]
+    async fn a_sweep_removes_sessions_that_are_over_a_bounded_number_at_a_time() {
+        let pool = database_of_one_user().await;
+        sqlx::raw_sql(
+            "INSERT INTO sessions (session_id, user_id, family_hash, turn_hash, expires_at)
              SELECT gen_random_uuid(), user_id, sha256('f'), sha256('t'), now() + make_interval(secs => 500 - n)
              FROM users, generate_series(1, 1999) n",
         )
@@ -337,17 +347,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_sweep_removes_sessions_that_ended_a_day_ago_and_keeps_those_of_today() {
-        let database = testkit::Postgres::shared()
-            .await
-            .create_database()
-            .await
-            .unwrap();
-        let pool = database.pool().await.unwrap();
-        sqlx::migrate!().run(&pool).await.unwrap();
+        let pool = database_of_one_user().await;
         sqlx::raw_sql(
-            "INSERT INTO users (user_id, email, name, password_hash)
-             VALUES (gen_random_uuid(), 'kim@example.com', 'Kim', '$argon2id$');
-             INSERT INTO sessions (session_id, user_id, family_hash, turn_hash, expires_at, ended_at, end_reason)
+            "INSERT INTO sessions (session_id, user_id, family_hash, turn_hash, expires_at, ended_at, end_reason)
              SELECT gen_random_uuid(), user_id, sha256('f'), sha256('t'), now() + interval '30 days',
                  now() - make_interval(hours => ago), CASE WHEN ago IS NOT NULL THEN 'SIGNED_OUT' END
              FROM users, unnest(ARRAY[NULL, 1, 23, 25, 600]) ago",

@@ -1,5 +1,4 @@
-//! Spans as a collector receives them. The collector is a gRPC server made of the protocol's own types; the service
-//! is this test binary again, since a process has one telemetry.
+//! Spans as a collector receives them. The service is this test binary again, since a process has one telemetry.
 
 use std::{
     process::{Command, Stdio},
@@ -14,17 +13,10 @@ use chassis::{
     telemetry::{self, TelemetryConfig, TraceContext},
 };
 use http::{HeaderMap, Request};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
-    common::v1::any_value::Value,
-    trace::v1::{Span, span::SpanKind, status::StatusCode},
-};
+use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
 use secrecy::SecretString;
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use testkit::collector::{Collector, attribute, hex, named, spans_of};
 
 use super::{get, send, served};
 
@@ -100,60 +92,10 @@ async fn greet(State(pool): State<PgPool>, Path(name): Path<String>) -> Result<S
     Ok(headers["traceparent"].to_str().unwrap().to_owned())
 }
 
-struct Collector(mpsc::UnboundedSender<ExportTraceServiceRequest>);
-
-#[tonic::async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        self.0
-            .send(request.into_inner())
-            .map_err(|_| tonic::Status::aborted("nobody listens"))?;
-        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-fn attribute(
-    attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue],
-    key: &str,
-) -> Option<String> {
-    let value = attributes
-        .iter()
-        .find(|attribute| attribute.key == key)?
-        .value
-        .clone()?
-        .value?;
-    Some(match value {
-        Value::StringValue(text) => text,
-        Value::IntValue(number) => number.to_string(),
-        other => format!("{other:?}"),
-    })
-}
-
-fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
-    spans
-        .iter()
-        .find(|span| span.name == name)
-        .unwrap_or_else(|| panic!("no span {name} in {spans:#?}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_are_named_and_filled_as_the_conventions_say() {
-    let (sender, mut received) = mpsc::unbounded_channel();
-    let port = testkit::free_port();
-    let collector =
-        tonic::transport::Server::builder().add_service(TraceServiceServer::new(Collector(sender)));
-    let collector = tokio::spawn(collector.serve(([127, 0, 0, 1], port).into()));
-    testkit::eventually(super::PATIENCE, || {
-        tokio::net::TcpStream::connect(("127.0.0.1", port))
-    })
-    .await;
+    let mut collector = Collector::start().await;
+    let endpoint = collector.endpoint();
     let database = testkit::Postgres::shared()
         .await
         .create_database()
@@ -163,7 +105,7 @@ async fn spans_are_named_and_filled_as_the_conventions_say() {
     let output = tokio::task::spawn_blocking(move || {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tracing::traced_process", "--nocapture"])
-            .env(ENDPOINT, format!("http://127.0.0.1:{port}"))
+            .env(ENDPOINT, endpoint)
             .env(DATABASE, database.url)
             .stderr(Stdio::inherit())
             .output()
@@ -173,28 +115,20 @@ async fn spans_are_named_and_filled_as_the_conventions_say() {
     .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
-    collector.abort();
 
-    let mut spans = Vec::new();
-    while let Ok(request) = received.try_recv() {
-        for resource_spans in request.resource_spans {
-            let resource = resource_spans.resource.unwrap().attributes;
-            for (key, value) in [
-                ("service.name", "greeter"),
-                ("service.namespace", "quokka"),
-                ("service.version", "1.2.3"),
-                ("service.instance.id", "greeter-0"),
-            ] {
-                assert_eq!(attribute(&resource, key).as_deref(), Some(value), "{key}");
-            }
-            spans.extend(
-                resource_spans
-                    .scope_spans
-                    .into_iter()
-                    .flat_map(|scope| scope.spans),
-            );
+    let received = collector.received();
+    for resource_spans in &received {
+        let resource = &resource_spans.resource.as_ref().unwrap().attributes;
+        for (key, value) in [
+            ("service.name", "greeter"),
+            ("service.namespace", "quokka"),
+            ("service.version", "1.2.3"),
+            ("service.instance.id", "greeter-0"),
+        ] {
+            assert_eq!(attribute(resource, key).as_deref(), Some(value), "{key}");
         }
     }
+    let spans = spans_of(received);
 
     let greeting = named(&spans, "GET /greetings/{name}");
     assert_eq!(hex(&greeting.trace_id), "4bf92f3577b34da6a3ce929d0e0e4736");

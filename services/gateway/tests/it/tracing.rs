@@ -1,96 +1,19 @@
-//! Spans as a collector receives them. The collector is a gRPC server made of the protocol's own types.
+//! Spans as a collector receives them.
 
 use std::time::Instant;
 
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
-    common::v1::any_value::Value,
-    trace::v1::{Span, span::SpanKind, status::StatusCode},
-};
-use tokio::sync::mpsc;
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use testkit::collector::{Collector, attribute, hex, named, spans_of};
 
-use crate::support::{Gateway, PATIENCE, Raw, Service, Setup, nobody, raw, request};
+use crate::support::{Gateway, Raw, Service, Setup, nobody, raw, request};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-struct Receiver(mpsc::UnboundedSender<ExportTraceServiceRequest>);
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        self.0
-            .send(request.into_inner())
-            .map_err(|_| tonic::Status::aborted("nobody listens"))?;
-        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-struct Collector {
-    port: u16,
-    received: mpsc::UnboundedReceiver<ExportTraceServiceRequest>,
-}
-
-impl Collector {
-    async fn start() -> Self {
-        let (sender, received) = mpsc::unbounded_channel();
-        let port = testkit::free_port();
-        let server = tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(Receiver(sender)));
-        tokio::spawn(server.serve(([127, 0, 0, 1], port).into()));
-        testkit::eventually(PATIENCE, || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port))
-        })
-        .await;
-        Self { port, received }
-    }
-
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Ends the gateway, which sends what it still has; all spans.
-    async fn spans(mut self, mut gateway: Gateway) -> Vec<Span> {
-        gateway.terminate();
-        assert!(gateway.ended().await.success());
-        let mut spans = Vec::new();
-        while let Ok(request) = self.received.try_recv() {
-            let scopes = request
-                .resource_spans
-                .into_iter()
-                .flat_map(|resource| resource.scope_spans);
-            spans.extend(scopes.flat_map(|scope| scope.spans));
-        }
-        spans
-    }
-}
-
-fn attribute(span: &Span, key: &str) -> Option<String> {
-    let attribute = span
-        .attributes
-        .iter()
-        .find(|attribute| attribute.key == key)?;
-    match attribute.value.clone()?.value? {
-        Value::StringValue(text) => Some(text),
-        Value::IntValue(number) => Some(number.to_string()),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
-    spans
-        .iter()
-        .find(|span| span.name == name)
-        .unwrap_or_else(|| panic!("no span {name} in {spans:#?}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Ends the gateway, which sends what it still has; all spans.
+async fn spans_at_the_end(mut collector: Collector, mut gateway: Gateway) -> Vec<Span> {
+    gateway.terminate();
+    assert!(gateway.ended().await.success());
+    spans_of(collector.received())
 }
 
 #[tokio::test]
@@ -118,7 +41,7 @@ async fn a_request_is_a_server_span_named_and_filled_as_the_conventions_say() {
             .find(|line| line.contains("a request failed"))
     })
     .await;
-    let spans = collector.spans(gateway).await;
+    let spans = spans_at_the_end(collector, gateway).await;
 
     let read = named(&spans, "GET /v1/users/me");
     assert_eq!(read.kind(), SpanKind::Server);
@@ -131,20 +54,27 @@ async fn a_request_is_a_server_span_named_and_filled_as_the_conventions_say() {
         ("url.path", "/v1/users/me"),
         ("url.scheme", "http"),
     ] {
-        assert_eq!(attribute(read, key).as_deref(), Some(value), "{key}");
+        assert_eq!(
+            attribute(&read.attributes, key).as_deref(),
+            Some(value),
+            "{key}"
+        );
     }
     let passed_on = format!("00-{TRACE}-{}-01", hex(&read.span_id));
     assert_eq!(users.only().header("traceparent"), [passed_on]);
 
     let refused = named(&spans, "DELETE /v1/users/me");
-    let status = attribute(refused, "http.response.status_code");
+    let status = attribute(&refused.attributes, "http.response.status_code");
     assert_eq!(status.as_deref(), Some("405"));
     let unset = refused.status.as_ref().map_or(0, |status| status.code);
     assert_eq!(unset, StatusCode::Unset as i32);
 
     let failed = named(&spans, "GET /v1/time-sales");
     assert_eq!(failed.status.as_ref().unwrap().code(), StatusCode::Error);
-    assert_eq!(attribute(failed, "error.type").as_deref(), Some("503"));
+    assert_eq!(
+        attribute(&failed.attributes, "error.type").as_deref(),
+        Some("503")
+    );
     for (field, id) in [("trace_id", &failed.trace_id), ("span_id", &failed.span_id)] {
         let said = format!("\"{field}\":\"{}\"", hex(id));
         assert!(warning.contains(&said), "{said} in {warning}");
