@@ -9,7 +9,11 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Doing, Store, StoreError, claims::slot, count, instant, sales};
+use super::{
+    Doing, Store, StoreError,
+    claims::{entry, slot},
+    count, instant, sales,
+};
 use crate::ledger::core::{
     self, Applied, Dropped, Effect, End, Known, LogPosition, Progress, State,
 };
@@ -192,11 +196,7 @@ async fn load(
     .doing(doing)?;
     for row in known {
         state.remember(Known {
-            entry: EntryRef {
-                user: UserId(row.user_id),
-                slot: slot(row.slot),
-                claim: ClaimId(row.claim_id),
-            },
+            entry: entry(row.user_id, row.slot, row.claim_id),
             returnable: row.status == "ACCEPTED",
             ended: row.ended,
         });

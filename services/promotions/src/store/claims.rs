@@ -6,6 +6,7 @@ use sale_stock::{
     ClaimId, EntryRef, KeyHash, RebuiltEntry, SaleUid, Sequence, Slot, UnixMillis, UserId,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Doing, Store, StoreError, sales, timestamp};
 
@@ -146,11 +147,7 @@ impl Store {
         .await
         .doing("look for a user's claim")?;
         Ok(row.map(|row| RebuiltEntry {
-            entry: EntryRef {
-                user,
-                slot: slot(row.slot),
-                claim: ClaimId(row.claim_id),
-            },
+            entry: entry(user.0, row.slot, row.claim_id),
             sequence: Sequence(row.seq.unsigned_abs()),
             key: KeyHash::from_i64(row.key_hash),
             claimed_at: UnixMillis(timestamp(row.claimed_at).as_millisecond()),
@@ -192,6 +189,15 @@ impl Store {
                 })
             })
             .collect())
+    }
+}
+
+/// The entry of a claim's row.
+pub(super) fn entry(user: Uuid, at: i16, claim: Uuid) -> EntryRef {
+    EntryRef {
+        user: UserId(user),
+        slot: slot(at),
+        claim: ClaimId(claim),
     }
 }
 

@@ -4,7 +4,7 @@ use sale_stock::{ClaimId, EntryRef, SaleUid, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{ClaimStatus, Doing, Store, StoreError, claims::slot};
+use super::{ClaimStatus, Doing, Store, StoreError, claims::entry};
 
 impl Store {
     /// Sales with claims that are due to expire.
@@ -41,11 +41,7 @@ impl Store {
         .doing("look for claims that are due")?;
         Ok(rows
             .into_iter()
-            .map(|row| EntryRef {
-                user: UserId(row.user_id),
-                slot: slot(row.slot),
-                claim: ClaimId(row.claim_id),
-            })
+            .map(|row| entry(row.user_id, row.slot, row.claim_id))
             .collect())
     }
 
@@ -78,11 +74,7 @@ impl Store {
         tx.commit().await.doing(doing)?;
         Ok(rows
             .into_iter()
-            .map(|row| EntryRef {
-                user: UserId(row.user_id),
-                slot: slot(row.slot),
-                claim: ClaimId(row.claim_id),
-            })
+            .map(|row| entry(row.user_id, row.slot, row.claim_id))
             .collect())
     }
 
@@ -139,11 +131,7 @@ impl Store {
         .doing("look for units to release")?;
         Ok(rows
             .into_iter()
-            .map(|row| EntryRef {
-                user: UserId(row.user_id),
-                slot: slot(row.slot),
-                claim: ClaimId(row.claim_id),
-            })
+            .map(|row| entry(row.user_id, row.slot, row.claim_id))
             .collect())
     }
 

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use sale_stock::{
-    ClaimId, EntryRef, Epoch, KeyHash, RebuiltEntry, SaleUid, Sequence, Slot, UnixMillis, UserId,
-};
+use sale_stock::{Epoch, KeyHash, RebuiltEntry, SaleUid, Sequence, Slot, UnixMillis, UserId};
 
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, claims::entry};
 
 /// What trying to begin a recovery came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,11 +103,7 @@ impl Store {
         Ok(rows
             .into_iter()
             .map(|row| RebuiltEntry {
-                entry: EntryRef {
-                    user: UserId(row.user_id),
-                    slot: super::claims::slot(row.slot),
-                    claim: ClaimId(row.claim_id),
-                },
+                entry: entry(row.user_id, row.slot, row.claim_id),
                 sequence: Sequence(row.seq.unsigned_abs()),
                 key: KeyHash::from_i64(row.key_hash),
                 claimed_at: UnixMillis(super::timestamp(row.claimed_at).as_millisecond()),
