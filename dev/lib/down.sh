@@ -20,7 +20,7 @@ nothing_is_left() {
 
 # what_is_left: a line for each thing of ours that is still on this machine. The proof of `down`.
 what_is_left() {
-  local process port
+  local process port rules='comment quokka'
   for process in /proc/[0-9]*; do
     if tr '\0' '\n' 2>/dev/null <"$process/cmdline" | grep -q -e "$RUN/" -e "$POSTGRES_DIR"; then
       printf 'process %s (%s)\n' "${process#/proc/}" "$(tr '\0' ' ' <"$process/cmdline" | cut -c1-80)"
@@ -34,10 +34,8 @@ what_is_left() {
     ip -o link | awk -F': ' -v bridge="$BRIDGE" '$2 == bridge {print "device " $2}'
     ip -4 route | awk -v bridge="$BRIDGE" '$0 ~ " dev " bridge "( |$)" {print "route " $1}'
   fi
-  { iptables-save || true; } 2>/dev/null | awk '/comment quokka/ {print "rule " $0}'
-  if [[ -n ${KUBE_RULES_WERE_OURS:-} ]] || kube_rules_are_ours; then
-    { iptables-save || true; } 2>/dev/null | awk '/KUBE-/ {print "rule " $0}'
-  fi
+  if [[ -n ${KUBE_RULES_WERE_OURS:-} ]] || kube_rules_are_ours; then rules+='|KUBE-'; fi
+  { iptables-save || true; } 2>/dev/null | awk -v rules="$rules" '$0 ~ rules {print "rule " $0}'
   our_cgroups | sed 's/^/cgroup /'
   find "$RUN" "$POSTGRES_DIR" -maxdepth 0 2>/dev/null | sed 's/^/folder /' || true
 }

@@ -320,8 +320,10 @@ pub(crate) fn check(
 ) -> Vec<Violation> {
     let mut found = Vec::new();
     check_stock_and_limit(sale, &at_rest.ledger, &mut found);
-    check_answers(sale, calls, &at_rest.ledger, &mut found);
-    check_returns(calls, &at_rest.ledger, &mut found);
+    let rows: HashMap<Uuid, &LedgerClaim> =
+        (at_rest.ledger.iter().map(|row| (row.claim, row))).collect();
+    check_answers(sale, calls, &rows, &mut found);
+    check_returns(calls, &rows, &mut found);
     if conditions == Conditions::Quiet {
         check_all_served(calls, &mut found);
     }
@@ -376,10 +378,9 @@ fn check_stock_and_limit(sale: &Sale, ledger: &[LedgerClaim], found: &mut Vec<Vi
 fn check_answers(
     sale: &Sale,
     calls: &[ClaimCall],
-    ledger: &[LedgerClaim],
+    rows: &HashMap<Uuid, &LedgerClaim>,
     found: &mut Vec<Violation>,
 ) {
-    let rows: HashMap<Uuid, &LedgerClaim> = ledger.iter().map(|row| (row.claim, row)).collect();
     let mut yes = HashMap::<Uuid, HashSet<Uuid>>::new();
     let mut broken = Vec::new();
     for call in calls {
@@ -456,8 +457,11 @@ fn check_answers(
 
 /// Whoever was told 204 has given the claim back. Only where the claim's own time was over before the ledger could have
 /// read of it may it have expired instead: either way it ended once.
-fn check_returns(calls: &[ClaimCall], ledger: &[LedgerClaim], found: &mut Vec<Violation>) {
-    let rows: HashMap<Uuid, &LedgerClaim> = ledger.iter().map(|row| (row.claim, row)).collect();
+fn check_returns(
+    calls: &[ClaimCall],
+    rows: &HashMap<Uuid, &LedgerClaim>,
+    found: &mut Vec<Violation>,
+) {
     for call in calls {
         let Outcome::GivenBack(claim) = call.outcome else {
             continue;

@@ -29,6 +29,14 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// A GET by nobody in particular.
+    pub(crate) fn get(path: Uri) -> Self {
+        Self {
+            method: Method::GET,
+            ..Self::post(path, None)
+        }
+    }
+
     /// A POST without a body.
     pub(crate) fn post(path: Uri, authorization: Option<HeaderValue>) -> Self {
         Self {

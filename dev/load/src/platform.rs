@@ -348,10 +348,7 @@ impl Platform {
         {
             let ip = pod.status.and_then(|status| status.pod_ip);
             let address = format!("{}:{OPS_PORT}", ip.context("a ledger pod without address")?);
-            let metrics = crate::http::Call {
-                method: hyper::Method::GET,
-                ..crate::http::Call::post("/metrics".parse()?, None)
-            };
+            let metrics = crate::http::Call::get("/metrics".parse()?);
             let answer = crate::http::Connection::new(address.parse()?)
                 .send(&metrics, Duration::from_secs(5))
                 .await

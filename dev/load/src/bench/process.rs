@@ -84,10 +84,7 @@ impl Program {
 
     async fn wait_until_ready(&mut self, program: &str, ops_port: u16) -> anyhow::Result<()> {
         let mut ops = Connection::new(([127, 0, 0, 1], ops_port).into());
-        let ready = Call {
-            method: hyper::Method::GET,
-            ..Call::post("/readyz".parse()?, None)
-        };
+        let ready = Call::get("/readyz".parse()?);
         let deadline = tokio::time::Instant::now() + START_PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait()? {

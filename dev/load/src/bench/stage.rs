@@ -163,10 +163,7 @@ impl Stage {
             body: definition.to_string().into(),
             ..Call::post(path.parse()?, None)
         };
-        let get = Call {
-            method: hyper::Method::GET,
-            ..Call::post(path.parse()?, None)
-        };
+        let get = Call::get(path.parse()?);
         let mut ledger = Connection::new(self.ledger);
         let answer = ledger
             .send(&put, PATIENCE)
@@ -178,10 +175,7 @@ impl Stage {
             String::from_utf8_lossy(&answer.body)
         );
         let campaign = format!("/v1/coupon-campaigns/{name}");
-        let known = Call {
-            method: hyper::Method::GET,
-            ..Call::post(campaign.parse()?, None)
-        };
+        let known = Call::get(campaign.parse()?);
         let mut promotions = Connection::new(self.promotions);
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -211,10 +205,7 @@ impl Stage {
     /// Waits until the ledger has written all that was claimed: its work is not part of an answer, but it takes the
     /// same cores as the next measurement.
     pub(crate) async fn drained(&self, sale: &OpenSale, claimed: usize) -> anyhow::Result<()> {
-        let get = Call {
-            method: hyper::Method::GET,
-            ..Call::post(sale.books_path.parse()?, None)
-        };
+        let get = Call::get(sale.books_path.parse()?);
         let mut ledger = Connection::new(self.ledger);
         let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
         loop {
