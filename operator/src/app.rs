@@ -8,7 +8,7 @@ use chassis::{
 };
 use kube::Client;
 use quokka_crds::{CouponCampaign, TimeSale};
-use sale_stock::{RedisSettings, SaleStock};
+use sale_stock::{RedisSettings, SaleStock, discounts::Discounts};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -104,15 +104,15 @@ impl Operator {
     /// A client can't be made.
     pub fn new(config: &Config, kube: &kube::Config) -> Result<Self, AppError> {
         metrics::init();
+        let redis = RedisSettings::new(config.redis_url.expose_secret());
         Ok(Self {
             client: Client::try_from(kube.clone())?,
             lease_client: Client::try_from(kube.clone())?,
             platform: Platform {
                 topics: Topics::new(&config.kafka_brokers, config.replication_factor)?,
                 ledger: Ledger::new(config.ledger_url.clone())?,
-                stock: SaleStock::connect_lazy(&RedisSettings::new(
-                    config.redis_url.expose_secret(),
-                ))?,
+                stock: SaleStock::connect_lazy(&redis)?,
+                discounts: Discounts::connect_lazy(&redis, &config.process.namespace)?,
                 redis_silence: Silence::default(),
                 replicas: Replicas::connect_lazy(config.redis_url.expose_secret())?,
                 clock: SaleClock::default(),

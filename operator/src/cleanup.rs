@@ -62,15 +62,19 @@ impl Platform {
     ) -> Result<(), Unfinished> {
         let ledger = |error: crate::ledger::LedgerError| Unfinished::failed("the ledger", error);
         let books = self.ledger.books(uid).await.map_err(ledger)?;
-        if let Some(books) = &books {
-            if !books.closed {
-                self.ledger.close(uid).await.map_err(ledger)?;
-            }
-            if !books.drained {
-                let drains = "the ledger to drain: claims are still being settled";
-                let shut = books.closed && books.gate != GateState::Open;
-                return Err(Unfinished::at_work(drains).closed(shut));
-            }
+        if let Some(books) = &books
+            && !books.closed
+        {
+            self.ledger.close(uid).await.map_err(ledger)?;
+        }
+        // Prices forget it at once; a Redis that is away holds up only the step that needs it anyway.
+        let untold = self.forget_discount(resource).await;
+        if let Some(books) = &books
+            && !books.drained
+        {
+            let drains = "the ledger to drain: claims are still being settled";
+            let shut = books.closed && books.gate != GateState::Open;
+            return Err(Unfinished::at_work(drains).closed(shut));
         }
         let shut = books.is_some();
         let owned = shut || status.topic.is_some();
@@ -79,10 +83,9 @@ impl Platform {
                 self.ledger.remove(uid).await.map_err(ledger)?;
             }
             self.remove_topic(resource, owned, others).await?;
-            self.stock
-                .remove_all(uid)
-                .await
-                .map_err(|error| Unfinished::failed("Redis", error))
+            untold.map_err(|error| Unfinished::failed("Redis", error))?;
+            let removed = self.stock.remove_all(uid).await;
+            removed.map_err(|error| Unfinished::failed("Redis", error))
         };
         rest.await.map_err(|unfinished| unfinished.closed(shut))
     }
@@ -110,8 +113,12 @@ impl Platform {
         let keys = uid.map_or_else(String::new, |uid| {
             format!(" and its keys in Redis, quokka:{{{uid}}}:*")
         });
+        let price = match self.forget_discount(resource).await {
+            Ok(()) => String::new(),
+            Err(error) => format!("; its discount is shown until its end ({error})"),
+        };
         format!(
-            "let go of as asked by the annotation {RELEASE}: {closed}; its books, its topic {topic}{keys} may be left"
+            "let go of as asked by the annotation {RELEASE}: {closed}; its books, its topic {topic}{keys} may be left{price}"
         )
     }
 

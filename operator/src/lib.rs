@@ -20,6 +20,7 @@ mod conditions;
 pub mod config;
 pub mod consistency;
 mod coupon_campaign;
+mod discounts;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;

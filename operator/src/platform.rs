@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use quokka_crds::SaleStatus;
-use sale_stock::{SaleStock, SaleUid, Snapshot, StockError, books::Books};
+use kube::ResourceExt as _;
+use quokka_crds::{SaleStatus, TimeSale};
+use sale_stock::{SaleStock, SaleUid, Snapshot, StockError, books::Books, discounts::Discounts};
+use tracing::{debug, warn};
 
 use crate::{
+    discounts::Telling,
     ledger::{Ledger, LedgerError},
     neighbours::Neighbours,
     observed::{LedgerState, Observed, TopicState},
@@ -31,7 +34,9 @@ pub struct Platform {
     pub ledger: Ledger,
     /// The stock in Redis.
     pub stock: SaleStock,
-    /// How Redis last failed to answer about the stock.
+    /// What time sales take off, in Redis.
+    pub discounts: Discounts,
+    /// How Redis last failed to answer about the stock or a discount.
     pub(crate) redis_silence: Silence<String>,
     /// How Redis guards against two primaries.
     pub replicas: Replicas,
@@ -124,15 +129,42 @@ impl Platform {
         })
     }
 
-    /// One look at the stock. Not taken again at once after Redis was silent, about whichever sale.
+    /// One look at the stock.
     async fn snapshot(&self, sale: SaleUid) -> Result<Snapshot, String> {
+        self.ask_redis(self.stock.snapshot(sale)).await
+    }
+
+    /// Tells those who show prices what the sale takes off.
+    pub(crate) async fn tell_discount(&self, sale: &Sale, telling: &Telling) {
+        let name = &sale.definition.name;
+        let told = self.ask_redis(telling.tell(&self.discounts, name)).await;
+        if let Err(error) = told {
+            // That Redis is silent is in the conditions.
+            debug!(sale = name, error, "the discount isn't told now");
+        }
+    }
+
+    /// Removes what a time sale takes off from the prices that are shown.
+    pub(crate) async fn forget_discount<K: SaleResource>(&self, sale: &K) -> Result<(), String> {
+        if K::KIND != TimeSale::KIND {
+            return Ok(());
+        }
+        self.ask_redis(self.discounts.remove(&sale.name_any()))
+            .await
+    }
+
+    /// Asks Redis something. Not at once after it was silent, about whichever sale.
+    async fn ask_redis<T>(
+        &self,
+        question: impl Future<Output = Result<T, StockError>>,
+    ) -> Result<T, String> {
         if let Some(why) = self.redis_silence.recent() {
             return Err(why);
         }
-        let looked = self.stock.snapshot(sale).await;
-        let silence = looked.as_ref().err().filter(|error| is_silence(error));
+        let answer = question.await;
+        let silence = answer.as_ref().err().filter(|error| is_silence(error));
         self.redis_silence.heard(silence.map(ToString::to_string));
-        looked.map_err(|error| error.to_string())
+        answer.map_err(|error| error.to_string())
     }
 
     /// Makes the topic, or lets it grow; a topic that may be somebody else's is left alone.
@@ -241,7 +273,7 @@ impl Platform {
             }
             // It was there just now: it can't take this definition yet, and is asked again.
             Err(error @ LedgerError::Unreachable { .. }) => {
-                tracing::warn!(sale = definition.name, %error, "the definition isn't taken yet");
+                warn!(sale = definition.name, %error, "the definition isn't taken yet");
                 LedgerState::NotTold(books)
             }
         }

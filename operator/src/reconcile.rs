@@ -28,6 +28,7 @@ use crate::{
     backoff::{Backoff, jitter},
     cleanup::{self, Unfinished},
     config::Config,
+    discounts::Telling,
     metrics::{self, NotReady, Outcome},
     neighbours::{Neighbours, Watched},
     plan::{self, Memory},
@@ -338,6 +339,8 @@ impl<K: SaleResource> Reconciler<K> {
         {
             warn!(sale = sale.definition.name, %error, "a recovery can't be asked for now");
         }
+        let telling = Telling::of(&sale, &plan.status, &visit.observed.ledger);
+        self.platform.tell_discount(&sale, &telling).await;
         let happenings: Vec<_> = visit
             .happenings
             .into_iter()

@@ -5,9 +5,13 @@
 //! turn the third into one of the others.
 
 pub mod consumer;
+pub mod inbox;
+pub mod outbox;
 pub mod producer;
 mod record;
+pub mod saga;
 mod topic;
+pub mod topics;
 mod trace;
 
 pub use record::{ClaimTaken, ClaimsRecord, Record, RecordError, Returned, SaleEvent, Voided};

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 use uuid::fmt::Hyphenated;
 
+use crate::link::Link;
 use crate::scripts::{Scripts, Source};
 use crate::{
     ClaimReply, ClaimRequest, Closing, Ending, Entry, EntryRef, Epoch, GATE_WRITE_VALIDITY, Gate,
@@ -85,39 +85,6 @@ pub struct SaleStock {
     scripts: Arc<Scripts>,
 }
 
-/// The connection, which finds its server again when it is lost, and is given up when its server is no primary any
-/// more: a demoted one keeps its connections, and would be asked for ever.
-struct Link {
-    client: redis::Client,
-    config: ConnectionManagerConfig,
-    connection: ArcSwap<ConnectionManager>,
-}
-
-impl Link {
-    fn new(client: redis::Client, config: ConnectionManagerConfig) -> RedisResult<Self> {
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
-        Ok(Self {
-            client,
-            config,
-            connection: ArcSwap::from_pointee(connection),
-        })
-    }
-
-    /// The connection is looked up anew with the next call, unless another caller has seen to it.
-    fn replace(&self, demoted: &Arc<ConnectionManager>) {
-        match ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
-            Ok(connection) => {
-                let connection = Arc::new(connection);
-                let found = self.connection.compare_and_swap(demoted, connection);
-                if Arc::ptr_eq(&found, demoted) {
-                    tracing::warn!("the Redis server is a replica: connecting again");
-                }
-            }
-            Err(error) => tracing::error!(%error, "connect to Redis again"),
-        }
-    }
-}
-
 impl std::fmt::Debug for SaleStock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SaleStock").finish_non_exhaustive()
@@ -153,14 +120,8 @@ impl SaleStock {
     /// Uses the server at the address; connects with the first call, and again whenever the connection is
     /// lost. Must be called on a tokio runtime.
     pub fn connect_lazy(settings: &RedisSettings) -> Result<Self, StockError> {
-        let client = redis::Client::open(settings.url.as_str()).map_err(StockError::Settings)?;
-        let config = ConnectionManagerConfig::new()
-            // One attempt for each call that finds no connection: errors come at once, not after a backoff.
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.response_timeout));
         Ok(Self {
-            link: Arc::new(Link::new(client, config).map_err(StockError::Settings)?),
+            link: Arc::new(Link::new(settings)?),
             scripts: Arc::new(Scripts::new()),
         })
     }
@@ -168,7 +129,7 @@ impl SaleStock {
     /// Whether Redis answers, as a primary.
     pub async fn ping(&self) -> Result<(), StockError> {
         const DOING: &str = "ask for its role";
-        let connection = self.link.connection.load_full();
+        let connection = self.link.connection();
         // Without a span: it is asked for ever.
         let asked = self.send(&redis::cmd("ROLE")).await;
         let reply = asked.map_err(|source| StockError::Redis {
@@ -586,7 +547,7 @@ impl SaleStock {
                 pipeline.arg(field(user, Slot(slot)));
             }
         }
-        let mut connection = ConnectionManager::clone(&self.link.connection.load());
+        let mut connection = ConnectionManager::clone(&self.link.connection());
         let span = span("MULTI", "MULTI");
         let query = pipeline.query_async::<Vec<Value>>(&mut connection);
         let reply = query.instrument(span.clone()).await;
@@ -703,17 +664,11 @@ impl SaleStock {
     }
 
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let connection = self.link.connection.load_full();
-        let result = ConnectionManager::clone(&connection)
-            .send_packed_command(command)
-            .await
-            .and_then(Value::extract_error);
-        if let Err(error) = &result
-            && error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
-        {
-            self.link.replace(&connection);
-        }
-        result
+        let send = async |mut connection: ConnectionManager| {
+            let reply = connection.send_packed_command(command).await;
+            reply.and_then(Value::extract_error)
+        };
+        self.link.call(send).await
     }
 }
 

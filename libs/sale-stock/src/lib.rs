@@ -6,9 +6,11 @@
 
 pub mod books;
 mod client;
+pub mod discounts;
 mod entry;
 mod gate;
 mod ids;
+mod link;
 mod scripts;
 mod settle_clock;
 

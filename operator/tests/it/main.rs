@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cleanup;
+mod discounts;
 mod election;
 mod life;
 mod names;

@@ -1,6 +1,8 @@
 //! Appending and reading on a real Kafka.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod delivery;
+
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::Duration;

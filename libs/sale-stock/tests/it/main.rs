@@ -3,6 +3,7 @@
 
 mod away;
 mod claims;
+mod discounts;
 mod gate;
 mod random;
 mod settling;

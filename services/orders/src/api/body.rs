@@ -1,0 +1,138 @@
+//! Orders as guests read them.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use money::Krw;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::pricing::{Lowered, PricedNight};
+use crate::refunds::Policy;
+use crate::saga::{Progress, StepName};
+use crate::store::{HistoryEntry, Order};
+
+/// An order.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OrderBody {
+    order_id: Uuid,
+    status: &'static str,
+    amount: Krw,
+    original_amount: Krw,
+    discounts: Vec<Lowered>,
+    expires_at: Timestamp,
+    created_at: Timestamp,
+    room_type_id: Uuid,
+    stay_id: Uuid,
+    stay_name: String,
+    region: String,
+    check_in: Date,
+    check_out: Date,
+    guests: u16,
+    cancellation: Policy,
+    nights: Vec<PricedNight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    booking_id: Option<Uuid>,
+    payment: PaymentBody,
+    /// Of an order that came to nothing: what goes back of what was paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<RefundBody>,
+}
+
+/// What is known of its money. A guest whose payment went through must not be led to pay again while the order still
+/// awaits its confirmation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PaymentBody {
+    /// NONE, IN_PROGRESS, CAPTURED, REFUNDING, REFUNDED, or NOT_NEEDED.
+    status: &'static str,
+    captured: Krw,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RefundBody {
+    amount: Krw,
+    /// How much of it has gone back.
+    refunded: Krw,
+}
+
+/// An order with all that happened to it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OrderWithHistory {
+    #[serde(flatten)]
+    order: OrderBody,
+    history: Vec<EntryBody>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EntryBody {
+    at: Timestamp,
+    event: String,
+    from: String,
+    to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl From<Order> for OrderBody {
+    fn from(order: Order) -> Self {
+        let saga = &order.saga;
+        let payment = match saga.steps[StepName::TakePayment] {
+            Progress::Todo | Progress::Refused => "NONE",
+            Progress::Skipped => "NOT_NEEDED",
+            Progress::Asked => "IN_PROGRESS",
+            Progress::Done => "CAPTURED",
+            Progress::Undoing => "REFUNDING",
+            Progress::Undone if saga.money.refunded.is_zero() => "CAPTURED",
+            Progress::Undone => "REFUNDED",
+        };
+        Self {
+            order_id: order.order_id,
+            status: saga.phase().status(),
+            amount: saga.total,
+            original_amount: order.price.original_amount,
+            discounts: order.price.discounts,
+            expires_at: saga.expires_at,
+            created_at: order.created_at,
+            room_type_id: order.room_type_id,
+            stay_id: order.stay_id,
+            stay_name: order.stay_name,
+            region: order.region,
+            check_in: order.dates.check_in,
+            check_out: order.dates.check_out,
+            guests: order.guests,
+            cancellation: order.policy,
+            nights: order.price.nights,
+            booking_id: saga.booking,
+            payment: PaymentBody {
+                status: payment,
+                captured: saga.money.captured,
+            },
+            refund: saga.end.map(|_| RefundBody {
+                amount: saga.money.refund_due,
+                refunded: saga.money.refunded,
+            }),
+        }
+    }
+}
+
+impl OrderWithHistory {
+    pub(super) fn new(order: Order, history: Vec<HistoryEntry>) -> Self {
+        Self {
+            order: order.into(),
+            history: history
+                .into_iter()
+                .map(|entry| EntryBody {
+                    at: entry.at,
+                    event: entry.event,
+                    from: entry.from_phase,
+                    to: entry.to_phase,
+                    detail: entry.detail,
+                })
+                .collect(),
+        }
+    }
+}

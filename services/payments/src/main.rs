@@ -1,0 +1,23 @@
+//! Payments through Toss Payments, refunds, and their ledger.
+
+use std::process::ExitCode;
+
+use chassis::config::Env;
+use clap::Parser;
+use payments::app;
+use payments::config::{Config, HELP};
+
+/// Payments through Toss Payments, refunds, and the double-entry ledger of both.
+#[derive(Parser)]
+#[command(version, after_help = HELP)]
+struct Arguments {}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments {} = Arguments::parse();
+    let config = Config::read(&mut Env::new("payments")).unwrap_or_else(|mistakes| mistakes.exit());
+    let telemetry = config
+        .process
+        .telemetry("payments", env!("CARGO_PKG_VERSION"));
+    chassis::serve::process(&telemetry, app::run(config)).await
+}

@@ -1,0 +1,131 @@
+//! Payments and refunds as this service records them. Plain types and rules, no I/O.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::toss::RefundAccount;
+
+/// The code with which `orders` is told that a virtual account was issued: no money yet, and none refused.
+pub const WAITING_FOR_DEPOSIT: &str = "WAITING_FOR_DEPOSIT";
+/// The code with which `orders` is told that another payment of the order came first.
+pub const ANOTHER_PAYMENT: &str = "ANOTHER_PAYMENT";
+
+/// Where a payment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// `orders` hasn't said yes yet: the gateway wasn't called.
+    Asking,
+    /// The gateway may have been called; what it did isn't known.
+    Intent,
+    /// A virtual account waits for its deposit.
+    Waiting,
+    /// Money was taken.
+    Captured,
+    /// No money was taken.
+    Refused,
+}
+
+impl State {
+    /// From the database's word.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "ASKING" => Self::Asking,
+            "INTENT" => Self::Intent,
+            "WAITING" => Self::Waiting,
+            "CAPTURED" => Self::Captured,
+            "REFUSED" => Self::Refused,
+            _ => return None,
+        })
+    }
+}
+
+/// A try to pay an order.
+#[derive(Clone)]
+pub struct Payment {
+    /// Our name of it.
+    pub payment_id: Uuid,
+    /// Which order.
+    pub order_id: Uuid,
+    /// Whose.
+    pub user_id: Uuid,
+    /// The gateway's name of it.
+    pub payment_key: String,
+    /// What is to be paid, in won.
+    pub amount: i64,
+    /// Where it is.
+    pub state: State,
+    /// Part of the Idempotency-Key.
+    pub attempt: i32,
+    /// What was taken.
+    pub captured: Option<i64>,
+    /// By what means.
+    pub method: Option<String>,
+    /// By whose easy payment.
+    pub provider: Option<String>,
+    /// What true webhooks know.
+    pub secret: Option<String>,
+    /// Where a deposit would go back to.
+    pub refund_account: Option<RefundAccount>,
+    /// Where a deposit goes.
+    pub deposit_to: Option<DepositTo>,
+    /// Why it was refused.
+    pub refusal: Option<String>,
+    /// When it was captured.
+    pub approved_at: Option<Timestamp>,
+    /// How often the settler has asked.
+    pub asks: i32,
+    /// A call that was sent may still take effect.
+    pub call_under_way: bool,
+}
+
+/// The virtual account that a guest is to pay into.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DepositTo {
+    /// At which bank.
+    pub bank_code: Option<String>,
+    /// The number.
+    pub account_number: Option<String>,
+    /// Until when.
+    pub due_date: Option<String>,
+}
+
+/// A refund that isn't done yet, with its payment.
+#[derive(Clone)]
+pub struct OpenRefund {
+    /// Which.
+    pub refund_id: Uuid,
+    /// Of which payment.
+    pub payment: Payment,
+    /// In won.
+    pub amount: i64,
+    /// In the guest's sight.
+    pub reason: String,
+    /// Part of the Idempotency-Key.
+    pub attempt: i32,
+    /// How often it was worked on before.
+    pub asks: i32,
+    /// A call that was sent may still take effect.
+    pub call_under_way: bool,
+}
+
+/// How long until something is asked about again: doubles with each time, from a second on.
+pub fn pause(asks: i32, max: Duration) -> Duration {
+    let doublings = u32::try_from(asks.clamp(0, 16)).unwrap_or(0);
+    Duration::from_secs(1 << doublings).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let max = Duration::from_secs(30);
+        let pauses = [0, 1, 2, 4, 5, 1_000, -1].map(|asks| pause(asks, max).as_secs());
+        assert_eq!(pauses, [1, 2, 4, 16, 30, 30, 1]);
+    }
+}

@@ -1,0 +1,133 @@
+//! Refunds that `orders` asks for.
+
+use events::saga::OrderReply;
+use testkit::eventually;
+use toss_simulator::{Faults, Means};
+use uuid::Uuid;
+
+use crate::world::{PATIENCE, World};
+
+async fn captured(world: &World, amount: i64) -> (Uuid, String) {
+    let (order, key) = world.order(amount, Means::Card);
+    world.confirm(order, &key, amount).await.is_captured();
+    (order, key)
+}
+
+async fn until_refund(world: &World, refund: Uuid, state: &str) {
+    eventually(PATIENCE, async || {
+        let now: Option<String> =
+            sqlx::query_scalar("SELECT state FROM refunds WHERE refund_id = $1")
+                .bind(refund)
+                .fetch_optional(&world.pool)
+                .await
+                .unwrap();
+        if now.as_deref() == Some(state) {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_refunds_of_60_on_100_one_is_refused() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 100).await;
+    let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+    world.refund(order, first, 60).await;
+    world.refund(order, second, 60).await;
+    until_refund(&world, first, "DONE").await;
+    until_refund(&world, second, "REFUSED").await;
+    assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 40);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn the_same_refund_asked_for_again_is_one_refund_and_the_same_answer() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 100).await;
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 30).await;
+    let replies = world.until_replies(order, 2).await;
+    world.refund(order, refund, 30).await;
+    let again = world.until_replies(order, 3).await;
+    assert_eq!(replies[1], again[2]);
+    assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 70);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn the_rest_can_be_given_back_after_a_part() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 100).await;
+    world.refund(order, Uuid::now_v7(), 30).await;
+    world.refund(order, Uuid::now_v7(), 70).await;
+    world.until_replies(order, 3).await;
+    assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 0);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn refunds_in_a_storm_happen_once_each() {
+    let world = World::start().await;
+    let mut orders = Vec::new();
+    for _ in 0..6 {
+        orders.push(captured(&world, 1_000).await);
+    }
+    world.gateway.set_faults(Faults {
+        seed: 11,
+        times: Some(30),
+        conflict: 0.2,
+        server_error: 0.2,
+        charge_and_server_error: 0.3,
+        charge_and_drop_answer: 0.3,
+        webhooks_lost: 0.3,
+        webhooks_repeated: 0.3,
+        webhooks_reordered: 0.3,
+        ..Faults::default()
+    });
+    for (order, _) in &orders {
+        world.refund(*order, Uuid::now_v7(), 400).await;
+    }
+    for (order, key) in &orders {
+        let replies = world.until_replies(*order, 2).await;
+        assert!(matches!(&replies[1], OrderReply::PaymentRefunded { .. }));
+        assert_eq!(world.gateway.payment(key).unwrap().balance_amount, 600);
+    }
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_refund_of_what_was_never_captured_is_refused() {
+    let world = World::start().await;
+    let order = Uuid::now_v7();
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 10).await;
+    until_refund(&world, refund, "REFUSED").await;
+}
+
+#[tokio::test]
+async fn money_given_back_at_the_gateway_by_hand_is_posted_too() {
+    let world = World::start().await;
+    let (_, key) = captured(&world, 1_000).await;
+    let cancel = format!("{}/v1/payments/{key}/cancel", world.gateway.url());
+    let response = world
+        .client
+        .post(cancel)
+        .basic_auth("test_sk_of_tests", Some(""))
+        .json(&serde_json::json!({"cancelReason": "by phone", "cancelAmount": 250}))
+        .send()
+        .await
+        .unwrap();
+    assert!(response.status().is_success());
+    eventually(PATIENCE, async || {
+        world
+            .number("SELECT count(*) FROM journals WHERE kind = 'REFUND'")
+            .await
+            == 1
+    })
+    .await;
+    assert_eq!(world.number("SELECT refunded FROM payments").await, 250);
+    world.books_are_true().await;
+}

@@ -1,0 +1,248 @@
+//! Outcomes that nobody knew, and how they come to be known.
+
+use events::saga::OrderReply;
+use futures::future::join_all;
+use testkit::eventually;
+use toss_simulator::{Faults, Means, Status};
+use uuid::Uuid;
+
+use crate::world::{PATIENCE, World};
+
+#[tokio::test]
+async fn a_charge_whose_answer_is_dropped_settles_to_one_capture() {
+    let world = World::start().await;
+    let (order, key) = world.order(99_000, Means::Card);
+    world.gateway.set_faults(Faults {
+        charge_and_drop_answer: 1.0,
+        ..Faults::default()
+    });
+    world.confirm(order, &key, 99_000).await.is_captured();
+    world.confirm(order, &key, 99_000).await.is_captured();
+    assert_eq!(world.until_replies(order, 1).await.len(), 1);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_guest_who_cannot_wait_is_told_that_it_is_not_known_and_never_that_it_failed() {
+    let world = World::start_with(&[("QUOKKA_CONFIRM_WAIT", "500ms")]).await;
+    let (order, key) = world.order(99_000, Means::Card);
+    world.gateway.set_faults(Faults {
+        slow: 1.0,
+        slow_millis: 2_500,
+        ..Faults::default()
+    });
+    let answer = world.confirm(order, &key, 99_000).await;
+    answer.is_problem(503, "PAYMENT_UNKNOWN");
+    assert!(answer.retry_after.is_some());
+    world.until_state(&key, "CAPTURED").await;
+    world.confirm(order, &key, 99_000).await.is_captured();
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_slow_gateway_beyond_its_timeout_settles_to_one_capture() {
+    let world = World::start_with(&[("QUOKKA_TOSS_TIMEOUT", "500ms")]).await;
+    let (order, key) = world.order(99_000, Means::Card);
+    world.gateway.set_faults(Faults {
+        slow: 1.0,
+        slow_millis: 3_000,
+        ..Faults::default()
+    });
+    world.confirm(order, &key, 99_000).await.is_captured();
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn storms_of_409_and_5xx_end_with_every_order_captured_once() {
+    let world = World::start().await;
+    world.gateway.set_faults(Faults {
+        seed: 7,
+        on: vec![
+            toss_simulator::Operation::Confirm,
+            toss_simulator::Operation::Cancel,
+            toss_simulator::Operation::Query,
+        ],
+        times: Some(60),
+        conflict: 0.3,
+        server_error: 0.3,
+        charge_and_server_error: 0.3,
+        charge_and_drop_answer: 0.2,
+        webhooks_lost: 0.5,
+        ..Faults::default()
+    });
+    let orders: Vec<(Uuid, String)> = (0..12).map(|_| world.order(40_000, Means::Card)).collect();
+    join_all(
+        orders
+            .iter()
+            .map(|(order, key)| world.confirm(*order, key, 40_000)),
+    )
+    .await;
+    for (order, key) in &orders {
+        world.until_state(key, "CAPTURED").await;
+        assert_eq!(world.until_replies(*order, 1).await.len(), 1);
+    }
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_process_killed_between_charge_and_record_leaves_the_capture_to_the_next() {
+    let mut world = World::start().await;
+    let (order, key) = world.order(80_000, Means::Card);
+    world.gateway.set_faults(Faults {
+        slow: 1.0,
+        slow_millis: 60_000,
+        ..Faults::default()
+    });
+    let http = world.service.as_ref().unwrap().http;
+    let body = serde_json::json!({"paymentKey": key, "orderId": order, "amount": 80_000});
+    let confirming = {
+        let (client, token) = (world.client.clone(), world.token());
+        tokio::spawn(async move {
+            client
+                .post(format!("http://{http}/v1/payments/confirm"))
+                .bearer_auth(token)
+                .json(&body)
+                .send()
+                .await
+        })
+    };
+    eventually(PATIENCE, async || {
+        world
+            .gateway
+            .payment(&key)
+            .is_ok_and(|payment| payment.status == Status::Done)
+    })
+    .await;
+    world.kill();
+    assert!(
+        confirming.await.unwrap().is_err(),
+        "killed before the answer"
+    );
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM payments WHERE state = 'INTENT'")
+            .await,
+        1
+    );
+    assert_eq!(world.number("SELECT count(*) FROM journals").await, 0);
+
+    world.gateway.set_faults(Faults::default());
+    world.start_service(&[]).await;
+    world.until_state(&key, "CAPTURED").await;
+    assert_eq!(world.until_replies(order, 1).await.len(), 1);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_process_killed_before_the_charge_leaves_it_to_many_others_who_make_it_once() {
+    let mut world = World::start().await;
+    world.kill();
+    let (order, key) = world.order(80_000, Means::Card);
+    let (asked, asked_key) = world.order(81_000, Means::Card);
+    for (order, key, amount, state) in [
+        (order, &key, 80_000_i64, "INTENT"),
+        (asked, &asked_key, 81_000, "ASKING"),
+    ] {
+        sqlx::query(
+            "INSERT INTO payments (payment_id, order_id, user_id, payment_key, amount, state, next_ask_at)
+             VALUES ($1, $2, $3, $4, $5, $6, now())",
+        )
+        .bind(Uuid::now_v7())
+        .bind(order)
+        .bind(world.guest)
+        .bind(key)
+        .bind(amount)
+        .bind(state)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    }
+    world.start_service(&[]).await;
+    let _replica = world.another(&[]).await;
+    for (order, key) in [(order, &key), (asked, &asked_key)] {
+        world.until_state(key, "CAPTURED").await;
+        assert_eq!(world.until_replies(order, 1).await.len(), 1);
+    }
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_forgotten_is_refused_only_when_the_gateway_says_so() {
+    let world = World::start_with(&[("QUOKKA_CONFIRM_WAIT", "500ms")]).await;
+    let (order, key) = world.order(80_000, Means::Card);
+    world.gateway.set_faults(Faults {
+        server_error: 1.0,
+        ..Faults::default()
+    });
+    world
+        .confirm(order, &key, 80_000)
+        .await
+        .is_problem(503, "PAYMENT_UNKNOWN");
+    world
+        .gateway
+        .age(&key, std::time::Duration::from_secs(700))
+        .unwrap();
+    world.until_state(&key, "REFUSED").await;
+    let replies = world.until_replies(order, 1).await;
+    assert!(matches!(&replies[..], [OrderReply::PaymentRefused { code, .. }] if code == "EXPIRED"));
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn orders_that_cannot_be_asked_keep_the_payment_waiting_and_untaken() {
+    let world = World::start_with(&[("QUOKKA_ORDERS_TIMEOUT", "500ms")]).await;
+    let (order, key) = world.order(80_000, Means::Card);
+    world.orders.set_down(true);
+    world
+        .confirm(order, &key, 80_000)
+        .await
+        .is_problem(503, "PAYMENT_UNKNOWN");
+    assert!(world.gateway.payment(&key).unwrap().approved_at.is_none());
+    world.orders.set_down(false);
+    world.until_state(&key, "CAPTURED").await;
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_virtual_account_waits_and_a_late_deposit_is_a_capture_that_orders_is_told_of() {
+    let world = World::start().await;
+    let (order, key) = world.order(60_000, Means::VirtualAccount);
+    let answer = world.confirm(order, &key, 60_000).await;
+    assert_eq!(
+        (answer.status, answer.body["status"].as_str()),
+        (200, Some("WAITING_FOR_DEPOSIT")),
+        "{answer:?}"
+    );
+    assert!(answer.body["virtualAccount"]["accountNumber"].is_string());
+    let replies = world.until_replies(order, 1).await;
+    assert!(
+        matches!(&replies[..], [OrderReply::PaymentRefused { code, .. }] if code == "WAITING_FOR_DEPOSIT")
+    );
+    world.books_are_true().await;
+
+    world.orders.wait_again(order);
+    world.orders.expire(order);
+    world.gateway.deposit(&key).unwrap();
+    world.until_state(&key, "CAPTURED").await;
+    let replies = world.until_replies(order, 2).await;
+    assert!(matches!(&replies[1], OrderReply::PaymentCaptured { .. }));
+
+    // The order was over: orders gives it back, to the account that the guest named.
+    world.refund(order, Uuid::now_v7(), 60_000).await;
+    let replies = world.until_replies(order, 3).await;
+    assert!(matches!(&replies[2], OrderReply::PaymentRefunded { .. }));
+    assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 0);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_deposit_in_time_sets_the_order_aside_first() {
+    let world = World::start().await;
+    let (order, key) = world.order(60_000, Means::VirtualAccount);
+    world.confirm(order, &key, 60_000).await;
+    world.until_replies(order, 1).await;
+    world.orders.wait_again(order);
+    world.gateway.deposit(&key).unwrap();
+    world.until_state(&key, "CAPTURED").await;
+    assert_eq!(world.orders.paying(order).as_deref(), Some(key.as_str()));
+}

@@ -1,0 +1,290 @@
+//! Searching stays.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use chassis::http::{Json, Page, PageQuery, Query as Parameters};
+use chassis::problem::Problem;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::quotes::nights;
+use super::stays::CardBody;
+use crate::calendar::{Day, Nights};
+use crate::discounts::ActiveSales;
+use crate::search::{DiscountKind, Hit, Order, Position, Query, Searcher, WORDS_MAX};
+use crate::stay::{Amenities, Place, Region, metres};
+
+/// Longer words are no words.
+const Q_CHARS_MAX: usize = 200;
+
+/// More people than any room has room for.
+const GUESTS_MAX: u16 = 50;
+
+/// `GET /v1/stays`. Without dates, tonight.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SearchParameters {
+    region: Option<String>,
+    check_in: Option<Day>,
+    check_out: Option<Day>,
+    guests: Option<u16>,
+    min_price: Option<i64>,
+    max_price: Option<i64>,
+    amenities: Option<String>,
+    q: Option<String>,
+    sort: Option<String>,
+    lat: Option<f64>,
+    lng: Option<f64>,
+    page_size: Option<u32>,
+    page_token: Option<String>,
+}
+
+/// Where the next page begins, and of which search.
+#[derive(Debug, Serialize, Deserialize)]
+struct Cursor {
+    #[serde(flatten)]
+    position: Position,
+    /// A digest of what was asked: the cursor of one search is none of another.
+    #[serde(rename = "q")]
+    query: u64,
+    /// The dates, which may have been left out.
+    #[serde(rename = "i")]
+    check_in: i32,
+    #[serde(rename = "o")]
+    check_out: i32,
+}
+
+/// A stay that was found.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HitBody {
+    #[serde(flatten)]
+    card: CardBody,
+    /// The cheapest room type that fits.
+    room_type_id: Uuid,
+    /// From the point given, where the list is sorted by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distance_meters: Option<u32>,
+    lowest_price: LowestPrice,
+}
+
+/// What the nights cost together.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LowestPrice {
+    amount: i64,
+    original_amount: i64,
+    /// On average, rounded up.
+    per_night: i64,
+    discount: Option<DiscountBody>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DiscountBody {
+    kind: DiscountKind,
+    /// Of the whole, rounded to the nearest.
+    percent: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_sale_id: Option<Arc<str>>,
+}
+
+impl HitBody {
+    fn new(hit: &Hit, query: &Query) -> Self {
+        let offer = &hit.offer;
+        Self {
+            card: CardBody::from(&*hit.card),
+            room_type_id: hit.room_type_id,
+            distance_meters: matches!(query.order, Order::Distance(_))
+                .then(|| metres(hit.position.key)),
+            lowest_price: LowestPrice {
+                amount: offer.amount,
+                original_amount: offer.original,
+                per_night: offer.per_night(query.nights.count()),
+                discount: offer.discount().map(|kind| DiscountBody {
+                    kind,
+                    percent: offer.percent_off(),
+                    time_sale_id: offer.sale.clone(),
+                }),
+            },
+        }
+    }
+}
+
+impl SearchParameters {
+    /// A digest of everything but the page: FNV-1a, since a cursor may outlive the process that gave it.
+    fn digest(&self) -> u64 {
+        let all = Self {
+            page_size: None,
+            page_token: None,
+            ..self.clone()
+        };
+        format!("{all:?}")
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    }
+
+    fn nights(&self) -> Result<Nights, Problem> {
+        let missing = |name| Problem::parameter(name, "is missing beside the other date");
+        match (self.check_in, self.check_out) {
+            (Some(check_in), Some(check_out)) => nights(check_in, check_out),
+            (None, None) => nights(Day::today(), Day::today().plus(1)),
+            (None, Some(_)) => Err(missing("checkIn")),
+            (Some(_), None) => Err(missing("checkOut")),
+        }
+    }
+
+    fn order(&self) -> Result<Order, Problem> {
+        match self.sort.as_deref() {
+            None | Some("price") => Ok(Order::Price),
+            Some("rating") => Ok(Order::Rating),
+            Some("distance") => {
+                let place = self
+                    .lat
+                    .zip(self.lng)
+                    .and_then(|(lat, lng)| Place::new(lat, lng));
+                place
+                    .map(|place| Order::Distance(place.point()))
+                    .ok_or_else(|| Problem::parameter("lat", "and lng name no place"))
+            }
+            Some(_) => Err(Problem::parameter(
+                "sort",
+                "is not price, rating or distance",
+            )),
+        }
+    }
+
+    fn amenities(&self) -> Result<Amenities, Problem> {
+        let names = self.amenities.as_deref().unwrap_or_default().split(',');
+        names
+            .filter(|name| !name.is_empty())
+            .map(|name| name.parse())
+            .collect::<Result<_, ()>>()
+            .map_err(|()| Problem::parameter("amenities", "are not names apart by commas"))
+    }
+
+    fn words(&self) -> Result<Vec<String>, Problem> {
+        let q = self.q.as_deref().unwrap_or_default();
+        let words: Vec<String> = q.split_whitespace().map(str::to_lowercase).collect();
+        if words.len() > WORDS_MAX || q.chars().count() > Q_CHARS_MAX || q.contains('\0') {
+            return Err(Problem::parameter(
+                "q",
+                format!("is not at most {WORDS_MAX} words of at most {Q_CHARS_MAX} characters"),
+            ));
+        }
+        Ok(words)
+    }
+
+    fn region(&self) -> Result<Option<Region>, Problem> {
+        self.region
+            .as_deref()
+            .map(|region| {
+                region
+                    .parse()
+                    .map_err(|()| Problem::parameter("region", "is no region"))
+            })
+            .transpose()
+    }
+
+    /// The query, with the cursor's place and dates in it.
+    fn query(&self, page: &PageQuery) -> Result<Query, Problem> {
+        let cursor = page.cursor::<Cursor>()?;
+        let guests = self.guests.unwrap_or(1);
+        if !(1..=GUESTS_MAX).contains(&guests) {
+            return Err(Problem::parameter("guests", "is not 1 to 50"));
+        }
+        let other = || Problem::parameter("pageToken", "is of another search");
+        let nights = match &cursor {
+            None => self.nights()?,
+            Some(cursor) if cursor.query != self.digest() => return Err(other()),
+            Some(cursor) => {
+                let day = |number| Day::new(number).ok_or_else(other);
+                nights(day(cursor.check_in)?, day(cursor.check_out)?)?
+            }
+        };
+        Ok(Query {
+            region: self.region()?,
+            nights,
+            guests,
+            min_price: self.min_price.unwrap_or(0),
+            max_price: self.max_price.unwrap_or(i64::MAX),
+            amenities: self.amenities()?,
+            words: self.words()?,
+            order: self.order()?,
+            after: cursor.map(|cursor| cursor.position),
+            limit: page.size() as usize + 1,
+        })
+    }
+}
+
+/// `GET /v1/stays`: 200 with a page of stays.
+pub(crate) async fn search(
+    State(searcher): State<Searcher>,
+    State(sales): State<ActiveSales>,
+    Parameters(parameters): Parameters<SearchParameters>,
+) -> Result<Json<Page<HitBody>>, Problem> {
+    let page = PageQuery::new(parameters.page_size, parameters.page_token.clone())?;
+    let query = parameters.query(&page)?;
+    let hits = searcher.search(&query, &sales.now()).await?;
+    let digest = parameters.digest();
+    let page = page.page(hits, |last| Cursor {
+        position: last.position,
+        query: digest,
+        check_in: query.nights.check_in().number(),
+        check_out: query.nights.check_out().number(),
+    });
+    Ok(Json(page.map(|hit| HitBody::new(&hit, &query))))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn parameters(q: &str) -> SearchParameters {
+        SearchParameters {
+            q: Some(q.to_owned()),
+            ..SearchParameters::default()
+        }
+    }
+
+    #[test]
+    fn words_are_lower_case_and_few() {
+        assert_eq!(
+            parameters(" Aewol\t애월 ").words().unwrap(),
+            ["aewol", "애월"]
+        );
+        assert_eq!(parameters("").words().unwrap(), [""; 0]);
+        assert!(parameters(&"a ".repeat(9)).words().is_err());
+        assert!(parameters(&"a".repeat(201)).words().is_err());
+        assert!(parameters("a\0b").words().is_err());
+    }
+
+    #[test]
+    fn a_cursor_is_of_its_search_and_of_any_page_of_it() {
+        let one = parameters("a");
+        let page = SearchParameters {
+            page_size: Some(5),
+            page_token: Some("x".to_owned()),
+            ..one.clone()
+        };
+        assert_eq!(one.digest(), page.digest());
+        assert_ne!(one.digest(), parameters("b").digest());
+    }
+
+    #[test]
+    fn a_distance_needs_a_place() {
+        let mut distance = SearchParameters {
+            sort: Some("distance".to_owned()),
+            ..SearchParameters::default()
+        };
+        assert!(distance.order().is_err());
+        (distance.lat, distance.lng) = (Some(33.4), Some(126.5));
+        assert!(matches!(distance.order(), Ok(Order::Distance(_))));
+        distance.lat = Some(f64::NAN);
+        assert!(distance.order().is_err());
+    }
+}

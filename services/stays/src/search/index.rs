@@ -1,0 +1,371 @@
+//! The index in memory: what searches need of every stay, laid out for reading in one sweep.
+//!
+//! Stays and room types of a region have numbers of their own, from 0 without gaps, and every property of theirs is a
+//! column. So is every night: one column of prices, one of rooms left and one of terms for each date, in which a room
+//! type has its place. A search of a region reads a few columns from end to end, which processors do at the speed of
+//! their memory, and touches nothing of other dates. A night of a room type takes 8 bytes.
+//!
+//! One task changes the index ([`super::keep`]); searches share it. A lock for each region keeps them apart, held for
+//! the microseconds of one sweep or of one room type's change.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use money::{Discount, Krw, Percent};
+use uuid::Uuid;
+
+use super::scan::{self, Found};
+use super::words::Words;
+use super::{Hit, Query};
+use crate::calendar::{Day, HORIZON_DAYS};
+use crate::discounts::Sale;
+use crate::stay::{Amenities, Card, Point, Region};
+use crate::store::{RoomNights, SearchedStay};
+
+/// Columns that are kept: every night that a calendar may have, and one for the clocks of others that are ahead.
+const DAYS_KEPT: i32 = HORIZON_DAYS + 1;
+
+/// A night's terms in 16 bits: the host's percentage (0 for none), the fewest nights, and whether the host's discount
+/// is an amount, which is kept aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Terms(u16);
+
+impl Terms {
+    const PERCENT_BITS: u16 = 0x7f;
+    const MIN_NIGHTS_SHIFT: u16 = 7;
+    const MIN_NIGHTS_BITS: u16 = 0x1f;
+    const HAS_AMOUNT: u16 = 1 << 12;
+    const HAS_OWN: u16 = Self::HAS_AMOUNT | Self::PERCENT_BITS;
+
+    fn new(percent: u16, min_nights: u16, has_amount: bool) -> Self {
+        let amount = if has_amount { Self::HAS_AMOUNT } else { 0 };
+        Self(
+            (percent & Self::PERCENT_BITS)
+                | (min_nights & Self::MIN_NIGHTS_BITS) << Self::MIN_NIGHTS_SHIFT
+                | amount,
+        )
+    }
+
+    pub(super) fn min_nights(self) -> i32 {
+        i32::from(self.0 >> Self::MIN_NIGHTS_SHIFT & Self::MIN_NIGHTS_BITS)
+    }
+
+    pub(super) fn has_own(self) -> bool {
+        self.0 & Self::HAS_OWN != 0
+    }
+
+    fn has_amount(self) -> bool {
+        self.0 & Self::HAS_AMOUNT != 0
+    }
+
+    fn percent(self) -> u8 {
+        (self.0 & Self::PERCENT_BITS) as u8
+    }
+}
+
+/// One date: each room type has its place. No rooms are left where there is no calendar.
+#[derive(Debug, Default)]
+pub(super) struct Column {
+    pub(super) prices: Vec<u32>,
+    pub(super) left: Vec<u16>,
+    pub(super) terms: Vec<Terms>,
+    /// The host's discounts that are amounts, by room type.
+    amounts: HashMap<u32, u32>,
+}
+
+impl Column {
+    fn with(rooms: usize) -> Self {
+        let mut column = Self::default();
+        column.resize(rooms);
+        column
+    }
+
+    fn resize(&mut self, rooms: usize) {
+        self.prices.resize(rooms, 0);
+        self.left.resize(rooms, 0);
+        self.terms.resize(rooms, Terms::default());
+    }
+
+    /// The host's discount of a room type whose terms are these.
+    pub(super) fn own(&self, room: usize, terms: Terms) -> Option<Discount> {
+        if terms.has_amount() {
+            let amount = self.amounts.get(&(room as u32))?;
+            return Krw::new(i64::from(*amount)).ok().map(Discount::Amount);
+        }
+        Percent::new(terms.percent()).ok().map(Discount::Percent)
+    }
+}
+
+/// The stays of one region.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    // By stay.
+    pub(super) cards: Vec<Arc<Card>>,
+    pub(super) stay_nos: Vec<i32>,
+    pub(super) amenities: Vec<Amenities>,
+    pub(super) ratings: Vec<u16>,
+    pub(super) points: Vec<Point>,
+    texts: Vec<Box<str>>,
+    pub(super) words: Words,
+    // By room type.
+    pub(super) room_stays: Vec<u32>,
+    pub(super) room_capacities: Vec<u16>,
+    pub(super) room_nos: Vec<i32>,
+    pub(super) room_ids: Vec<Uuid>,
+    /// Room types of stays and room types by their ids, for the targets of sales.
+    pub(super) rooms_by_stay_id: HashMap<Uuid, Vec<u32>>,
+    pub(super) rooms_by_id: HashMap<Uuid, u32>,
+    stays_by_no: HashMap<i32, u32>,
+    /// From the first date on.
+    columns: VecDeque<Column>,
+    first: Option<Day>,
+}
+
+impl Shard {
+    /// The columns of a stay's nights; `None` if one of them is outside of what is kept.
+    pub(super) fn columns(&self, query: &Query) -> Option<Vec<&Column>> {
+        let start = usize::try_from(query.nights.check_in().since(self.first?)).ok()?;
+        let count = usize::try_from(query.nights.count()).ok()?;
+        (start..start + count)
+            .map(|at| self.columns.get(at))
+            .collect()
+    }
+
+    /// Drops the columns of dates before `today`, and adds those that are new.
+    fn roll(&mut self, today: Day) {
+        let rooms = self.room_nos.len();
+        let first = *self.first.get_or_insert(today);
+        for _ in 0..today.since(first).clamp(0, DAYS_KEPT) {
+            self.columns.pop_front();
+        }
+        if today > first {
+            self.first = Some(today);
+        }
+        while (self.columns.len() as i32) < DAYS_KEPT {
+            self.columns.push_back(Column::with(rooms));
+        }
+    }
+
+    /// Adds a stay or puts it in the place of what was known of it; answers the places of its room types.
+    fn put_stay(&mut self, stay: SearchedStay) -> Vec<(i32, u32)> {
+        let next = self.cards.len() as u32;
+        let number = *self.stays_by_no.entry(stay.card.stay_no).or_insert(next);
+        let (at, stay_id) = (number as usize, stay.card.stay_id);
+        let card = Arc::new(stay.card);
+        if number == next {
+            self.words.add(number, &stay.search_text);
+            self.stay_nos.push(card.stay_no);
+            self.amenities.push(card.amenities);
+            self.ratings.push(card.rating);
+            self.points.push(stay.point);
+            self.cards.push(card);
+            self.texts.push(stay.search_text.into());
+        } else {
+            self.amenities[at] = card.amenities;
+            self.ratings[at] = card.rating;
+            self.points[at] = stay.point;
+            self.cards[at] = card;
+            if *self.texts[at] != *stay.search_text {
+                self.texts[at] = stay.search_text.into();
+                self.words = Words::default();
+                for (number, text) in (0..).zip(&self.texts) {
+                    self.words.add(number, text);
+                }
+            }
+        }
+        let mut places = Vec::with_capacity(stay.rooms.len());
+        for (room_type_no, room_type_id, capacity) in stay.rooms {
+            let next = self.room_nos.len() as u32;
+            let place = *self.rooms_by_id.entry(room_type_id).or_insert(next);
+            if place == next {
+                self.room_nos.push(room_type_no);
+                self.room_ids.push(room_type_id);
+                self.room_stays.push(number);
+                self.room_capacities.push(capacity);
+                self.rooms_by_stay_id
+                    .entry(stay_id)
+                    .or_default()
+                    .push(place);
+            } else {
+                self.room_capacities[place as usize] = capacity;
+            }
+            places.push((room_type_no, place));
+        }
+        places
+    }
+
+    /// Gives every column a place for every room type.
+    fn widen(&mut self) {
+        let rooms = self.room_nos.len();
+        for column in &mut self.columns {
+            column.resize(rooms);
+        }
+    }
+
+    fn put_nights(&mut self, place: u32, nights: &RoomNights) {
+        let Some(first) = self.first else { return };
+        let at = place as usize;
+        for (index, day) in nights.days.iter().enumerate() {
+            let column = usize::try_from(day - first.number())
+                .ok()
+                .and_then(|offset| self.columns.get_mut(offset));
+            let Some(column) = column else { continue };
+            let amount = nights.own_amounts[index].cast_unsigned();
+            column.prices[at] = nights.prices[index].cast_unsigned();
+            // How many more there are than can be counted doesn't matter to anyone who wants one.
+            column.left[at] = u16::try_from(nights.left[index]).unwrap_or(u16::MAX);
+            column.terms[at] = Terms::new(
+                nights.own_percents[index].cast_unsigned(),
+                nights.min_nights[index].cast_unsigned(),
+                amount > 0,
+            );
+            if amount > 0 {
+                column.amounts.insert(place, amount);
+            } else if !column.amounts.is_empty() {
+                column.amounts.remove(&place);
+            }
+        }
+    }
+}
+
+/// Where a room type is: its region and its place there. Only the task that changes the index needs to know.
+#[derive(Debug, Default)]
+pub(super) struct Directory(HashMap<i32, (Region, u32)>);
+
+impl Directory {
+    pub(super) fn knows(&self, room_type_no: i32) -> bool {
+        self.0.contains_key(&room_type_no)
+    }
+}
+
+/// All regions.
+#[derive(Debug, Default)]
+pub struct Index {
+    shards: [RwLock<Shard>; Region::ALL.len()],
+    loaded: AtomicBool,
+}
+
+impl Index {
+    /// Without any stay.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether it has every stay that there was when it was loaded, and hears of changes.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_loaded(&self) {
+        self.loaded.store(true, Ordering::Release);
+    }
+
+    /// How many stays it has.
+    pub fn stays(&self) -> usize {
+        Region::ALL
+            .map(|region| self.read(region).cards.len())
+            .iter()
+            .sum()
+    }
+
+    /// The stays that a query finds while these sales are on, in its order.
+    pub fn search(&self, query: &Query, sales: &[Arc<Sale>]) -> Vec<Hit> {
+        let regions: &[Region] = match &query.region {
+            Some(region) => std::slice::from_ref(region),
+            None => &Region::ALL,
+        };
+        let mut found = Found::new(query.limit);
+        for region in regions {
+            scan::search(&self.read(*region), *region, query, sales, &mut found);
+        }
+        found.into_hits()
+    }
+
+    /// Drops the nights before `today` and makes room for new ones.
+    pub(super) fn roll(&self, today: Day) {
+        for region in Region::ALL {
+            if self.read(region).first != Some(today) {
+                self.write(region).roll(today);
+            }
+        }
+    }
+
+    /// Adds stays, or puts them in the place of what was known of them.
+    pub(super) fn put_stays(&self, stays: Vec<SearchedStay>, directory: &mut Directory) {
+        let mut by_region: [Vec<SearchedStay>; Region::ALL.len()] = Default::default();
+        for stay in stays {
+            by_region[stay.card.region.index()].push(stay);
+        }
+        for (region, stays) in Region::ALL.into_iter().zip(by_region) {
+            if stays.is_empty() {
+                continue;
+            }
+            let mut shard = self.write(region);
+            for stay in stays {
+                for (room_type_no, place) in shard.put_stay(stay) {
+                    directory.0.insert(room_type_no, (region, place));
+                }
+            }
+            shard.widen();
+        }
+    }
+
+    /// Puts nights of room types in the place of what was known of them. Room types that aren't known are left out.
+    pub(super) fn put_nights(&self, rooms: &[RoomNights], directory: &Directory) {
+        for nights in rooms {
+            if let Some((region, place)) = directory.0.get(&nights.room_type_no) {
+                self.write(*region).put_nights(*place, nights);
+            }
+        }
+    }
+
+    fn read(&self, region: Region) -> RwLockReadGuard<'_, Shard> {
+        self.shards[region.index()]
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, region: Region) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[region.index()]
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_keep_what_they_are_made_of() {
+        for (percent, min_nights, has_amount) in [(0, 1, false), (99, 30, false), (0, 7, true)] {
+            let terms = Terms::new(percent, min_nights, has_amount);
+            assert_eq!(u16::from(terms.percent()), percent);
+            assert_eq!(terms.min_nights(), i32::from(min_nights));
+            assert_eq!(terms.has_amount(), has_amount);
+            assert_eq!(terms.has_own(), percent > 0 || has_amount);
+        }
+        assert_eq!(size_of::<Terms>(), 2);
+    }
+
+    #[test]
+    fn columns_move_with_the_days() {
+        let today = Day::today();
+        let mut shard = Shard::default();
+        shard.roll(today);
+        shard.columns[3] = Column::with(1);
+        shard.roll(today.plus(2));
+        assert_eq!(shard.columns.len() as i32, DAYS_KEPT);
+        assert_eq!(shard.columns[1].prices.len(), 1);
+        shard.roll(today.plus(1));
+        assert_eq!(
+            shard.first,
+            Some(today.plus(2)),
+            "a clock that was set back"
+        );
+        shard.roll(today.plus(5_000));
+        assert_eq!(shard.columns.len() as i32, DAYS_KEPT);
+        assert!(shard.columns.iter().all(|column| column.prices.is_empty()));
+    }
+}
