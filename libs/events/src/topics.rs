@@ -108,6 +108,10 @@ pub async fn ensure_until(
 /// as many as the largest number of replicas that will ever read one.
 pub const SAGA_PARTITIONS_DEFAULT: u32 = 12;
 
+/// What `QUOKKA_SAGA_PARTITIONS` may say. All services of a platform should be told the same: whichever comes first makes
+/// the topics.
+pub const SAGA_PARTITIONS: std::ops::RangeInclusive<u32> = 1..=1_000;
+
 /// All topics of the saga, for [`ensure`]: whichever service comes first makes them.
 pub fn saga(partitions: u32) -> Vec<(&'static str, u32)> {
     let names = [

@@ -155,6 +155,7 @@ impl World {
         let ledger = LedgerSettings {
             common: common(),
             internal_addr: local(),
+            saga_partitions: 2,
         };
         let ledger = promotions::ledger::start(ledger).await.unwrap();
         let api = ApiSettings {

@@ -11,6 +11,7 @@ use chassis::serve::Shutdown;
 use chassis::telemetry::{self, TraceContext};
 use events::producer::{Delivery, Producer};
 use events::{ClaimTaken, ClaimsRecord, Partition, Record, SaleEvent, TraceParent, partition_of};
+use jiff::{SignedDuration, Timestamp};
 use sale_stock::{
     ACK_DEADLINE, ClaimId, ClaimReply, ClaimRequest, EntryRef, Epoch, GiveBack, KeyHash, Mark,
     OpenReply, Outcome, SaleStock, SaleUid, Sequence, StockError, UnixMillis, UserId,
@@ -48,6 +49,19 @@ const WARM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sales whose topics are asked about at a time: each question holds a thread until it is answered.
 static WARMING: Semaphore = Semaphore::const_new(8);
+
+/// How far the clocks of this program's processes and of Redis may be apart: an id tells the time of the process that
+/// made it, and a sale starts by Redis's.
+const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// A time before which the claim was made: it is of no sale that starts later. Ids without a time are not given out.
+pub(crate) fn made_before(claim: ClaimId) -> Option<Timestamp> {
+    let (seconds, _) = claim.0.get_timestamp()?.to_unix();
+    Timestamp::from_second(i64::try_from(seconds).ok()?)
+        .ok()?
+        .checked_add(CLOCKS_APART_MAX)
+        .ok()
+}
 
 /// A unit that somebody has, as the API answers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

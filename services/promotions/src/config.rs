@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use chassis::config::{Env, Mistakes, Process};
+use events::topics::{SAGA_PARTITIONS, SAGA_PARTITIONS_DEFAULT};
 use secrecy::SecretString;
 use url::Url;
 
@@ -70,8 +71,11 @@ impl ApiSettings {
 pub struct LedgerSettings {
     /// What both roles have.
     pub common: Common,
-    /// `QUOKKA_INTERNAL_ADDR`: where the operator finds the books. Default 0.0.0.0:8081.
+    /// `QUOKKA_INTERNAL_ADDR`: where the operator finds the books, and `orders` what claims are worth. Default
+    /// 0.0.0.0:8081.
     pub internal_addr: SocketAddr,
+    /// `QUOKKA_SAGA_PARTITIONS`: partitions of the saga's topics where they are missing, 1 to 1000. Default 12.
+    pub saga_partitions: u32,
 }
 
 impl LedgerSettings {
@@ -84,7 +88,14 @@ impl LedgerSettings {
         let settings = Self {
             common: Common::read(env),
             internal_addr: env.or("QUOKKA_INTERNAL_ADDR", any(8081)),
+            saga_partitions: env.or("QUOKKA_SAGA_PARTITIONS", SAGA_PARTITIONS_DEFAULT),
         };
+        if !SAGA_PARTITIONS.contains(&settings.saga_partitions) {
+            env.mistake(
+                "QUOKKA_SAGA_PARTITIONS",
+                "is not a whole number from 1 to 1000",
+            );
+        }
         env.finish().map(|()| settings)
     }
 }

@@ -5,4 +5,5 @@ pub mod claims;
 pub mod config;
 pub mod ledger;
 pub mod planted;
+pub mod reservations;
 pub mod store;

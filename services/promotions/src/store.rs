@@ -1,18 +1,20 @@
 //! Every SQL statement of promotions.
 //!
 //! Whoever changes claims or counts them locks the sale's row first: what is looked at, checked and written is then
-//! one step, and a lock is never waited for in the other order.
+//! one step, and a lock is never waited for in the other order. Who locks several does so in the order of their uids.
 
 mod batch;
 mod claims;
 mod endings;
 mod recovery;
+mod reservations;
 mod sales;
 
 pub use batch::{BatchOutcome, BatchRecord};
 pub use claims::{ClaimRow, ClaimStatus, CouponRow};
 pub use endings::DueSale;
 pub use recovery::RecoveryBegin;
+pub use reservations::{DiscountRow, lock_claims, lock_reservations, write_desk};
 pub(crate) use sales::gate_terms;
 pub use sales::{LedgerCounts, PutOutcome, SaleRow};
 

@@ -11,6 +11,7 @@ use chassis::http::{Json, Path};
 use chassis::idempotency;
 use chassis::problem::Problem;
 use chassis::telemetry;
+use events::saga::OrderId;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use sale_stock::books::SaleKind;
@@ -21,12 +22,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::Sale;
 use super::{Api, metrics, problems};
-use crate::claims::{Answer, Claimed};
+use crate::claims::{self, Answer, Claimed};
 use crate::store::{ClaimRow, ClaimStatus};
-
-/// How far the clocks of this program's processes and of Redis may be apart: an id tells the time of the process that
-/// made it, and a sale starts by Redis's.
-const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_hours(1);
 
 /// A claim as guests read it; exactly one of the ids of its sale is there.
 #[derive(Debug, Serialize)]
@@ -42,6 +39,9 @@ pub(super) struct ClaimBody<'a> {
     claimed_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// The order that keeps or has used it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<OrderId>,
 }
 
 impl<'a> ClaimBody<'a> {
@@ -72,6 +72,7 @@ impl<'a> ClaimBody<'a> {
                     .checked_add(SignedDuration::from_millis(ttl))
                     .ok()
             }),
+            order_id: None,
         }
     }
 
@@ -82,9 +83,10 @@ impl<'a> ClaimBody<'a> {
             campaign_id,
             time_sale_id,
             sequence: row.sequence,
-            status: row.status,
+            status: row.status.told(row.kind),
             claimed_at: row.claimed_at,
             expires_at: row.expires_at,
+            order_id: row.order,
         }
     }
 }
@@ -209,13 +211,7 @@ async fn answer_of_closed(api: &Api, sale: &Sale, user: UserId, key: KeyHash) ->
 /// Sales of which this claim may be, if the ledger doesn't have it yet. A drained sale's claims are all in the ledger,
 /// and nothing was claimed before a sale's start.
 fn sales_that_may_hold(sales: Vec<Arc<Sale>>, claim: ClaimId) -> Vec<Arc<Sale>> {
-    let made = claim.0.get_timestamp().map(|made| made.to_unix());
-    let made = made.and_then(|(seconds, _)| {
-        Timestamp::from_second(i64::try_from(seconds).ok()?)
-            .ok()?
-            .checked_add(CLOCKS_APART_MAX)
-            .ok()
-    });
+    let made = claims::made_before(claim);
     // Ids without a time are not given out.
     let may =
         |sale: &Arc<Sale>| !sale.drained && made.is_some_and(|made| sale.definition.starts <= made);

@@ -4,8 +4,9 @@ use axum::extract::State;
 use chassis::auth::Caller;
 use chassis::http::{Json, Page, PageQuery};
 use chassis::problem::Problem;
+use events::saga::OrderId;
 use jiff::Timestamp;
-use sale_stock::books::Discount;
+use sale_stock::books::{Discount, SaleKind};
 use sale_stock::{ClaimId, UserId};
 use serde::Serialize;
 
@@ -29,6 +30,9 @@ pub(super) struct CouponBody {
     claimed_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// The order that keeps or has used it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<OrderId>,
 }
 
 impl From<CouponRow> for CouponBody {
@@ -41,9 +45,10 @@ impl From<CouponRow> for CouponBody {
             discount: row.definition.discount,
             min_order_amount: coupon.as_ref().and_then(|coupon| coupon.min_order_amount),
             regions: coupon.map(|coupon| coupon.regions).unwrap_or_default(),
-            status: row.status,
+            status: row.status.told(SaleKind::CouponCampaign),
             claimed_at: row.claimed_at,
             expires_at: row.expires_at,
+            order_id: row.order,
         }
     }
 }

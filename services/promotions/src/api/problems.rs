@@ -23,6 +23,8 @@ codes! {
     PAUSED = (CONFLICT, "The sale is paused");
     /// A time sale's claim that paid for an order can't be given back.
     CLAIM_USED = (CONFLICT, "The claim has been used");
+    /// A time sale's claim that an order keeps can't be given back meanwhile.
+    CLAIM_RESERVED = (CONFLICT, "An order keeps the claim");
     /// No sale or campaign of this kind and name.
     SALE_NOT_FOUND = (NOT_FOUND, "No such sale");
     /// No claim of this id that is the caller's.

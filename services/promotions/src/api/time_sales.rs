@@ -142,6 +142,8 @@ pub(super) async fn give_back(
 fn told(status: ClaimStatus) -> Result<StatusCode, Problem> {
     match status {
         ClaimStatus::Returned | ClaimStatus::Expired => Ok(StatusCode::NO_CONTENT),
+        ClaimStatus::Reserved => Err(problems::CLAIM_RESERVED
+            .problem("an order keeps it; it is free when that is cancelled")),
         ClaimStatus::Accepted | ClaimStatus::Used | ClaimStatus::Issued => {
             Err(problems::CLAIM_USED.problem("a claim that paid for an order can't be given back"))
         }

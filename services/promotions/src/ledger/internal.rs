@@ -22,7 +22,7 @@ use crate::store::{PutOutcome, SaleRow, Store, StoreError, gate_terms};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = ($status:ident, $title:literal);)+) => {
-        $($(#[$doc])* const $name: Code = Code::new(stringify!($name), StatusCode::$status, $title);)+
+        $($(#[$doc])* pub(super) const $name: Code = Code::new(stringify!($name), StatusCode::$status, $title);)+
     };
 }
 
@@ -33,7 +33,7 @@ codes! {
     STOCK_BELOW_CLAIMED = (CONFLICT, "The stock is below what is claimed");
     /// The sale has begun, and what guests claimed under can't change.
     TERMS_FIXED = (CONFLICT, "The terms are fixed");
-    /// The stock can't shrink while the gate is shut: what the log still holds is not known.
+    /// The stock can't shrink while the gate is shut, and a claim not be looked up: what the log still holds is not known.
     RECOVERING = (SERVICE_UNAVAILABLE, "The sale is recovering");
     /// The sale was closed for good.
     CLOSED = (CONFLICT, "The sale is closed");
@@ -41,6 +41,10 @@ codes! {
     NOT_DRAINED = (CONFLICT, "The sale is not drained");
     /// The ledger doesn't know the sale.
     SALE_NOT_FOUND = (NOT_FOUND, "No such sale");
+    /// The user has no such claim to use.
+    CLAIM_NOT_FOUND = (NOT_FOUND, "No such claim");
+    /// The claim is taken, and the ledger has yet to read of it.
+    CLAIM_UNSETTLED = (SERVICE_UNAVAILABLE, "The claim is not settled yet");
 }
 
 /// What the handlers work with.

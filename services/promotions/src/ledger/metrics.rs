@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use chassis::metrics::{int_counter, int_counter_vec, int_gauge, int_gauge_vec};
+use events::saga::OrderReply;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::core::Dropped;
@@ -77,10 +78,34 @@ metrics! {
         "quokka_ledger_batch_failures_total",
         "Batches that could not be applied and are read again."
     );
+    ANSWERS: IntCounterVec = int_counter_vec(
+        "quokka_promotions_answers_total",
+        "Answers to orders' commands. One whose transaction is done again counts again.",
+        &["answer"]
+    );
     EFFECTS_LOST: IntCounter = int_counter(
         "quokka_ledger_effects_lost_total",
         "Batches whose marks could not be set in Redis; the settling makes up for them."
     );
+}
+
+/// Makes the series of the answers exist.
+pub(super) fn begin_answers() {
+    for answer in ["reserved", "refused", "redeemed", "released"] {
+        ANSWERS.with_label_values(&[answer]);
+    }
+}
+
+/// Counts an answer to an order.
+pub(super) fn answered(reply: &OrderReply) {
+    let answer = match reply {
+        OrderReply::DiscountReserved { .. } => "reserved",
+        OrderReply::DiscountRefused { .. } => "refused",
+        OrderReply::DiscountRedeemed { .. } => "redeemed",
+        OrderReply::DiscountReleased { .. } => "released",
+        _ => return,
+    };
+    ANSWERS.with_label_values(&[answer]).inc();
 }
 
 /// Makes a sale's series exist, so that the first count is seen as an increase.

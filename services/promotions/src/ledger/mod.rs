@@ -1,10 +1,13 @@
-//! The ledger role: reads the logs of all sales into PostgreSQL, tends their gates, and answers the operator.
+//! The ledger role: reads the logs of all sales into PostgreSQL, tends their gates, keeps claims for orders, and answers
+//! the operator and `orders`.
 
 mod consumer;
 pub mod core;
+mod discounts;
 mod effects;
 mod internal;
 mod metrics;
+pub mod orders;
 mod recovery;
 mod sales;
 #[cfg(test)]
@@ -20,10 +23,12 @@ use chassis::postgres::{self, PoolOptions, Schema};
 use chassis::serve::{Serve, Server, Shutdown};
 use events::consumer::{BatchConsumer, ConsumerSettings};
 use events::producer::{Producer, ProducerSettings};
+use events::{inbox, outbox};
 use sale_stock::{RedisSettings, SaleStock};
 use secrecy::ExposeSecret as _;
 
 use self::consumer::Reader;
+use self::discounts::Discounts;
 use self::internal::Internal;
 use self::recovery::Recovery;
 use self::sales::Sales;
@@ -39,6 +44,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many connections to the database tend the sales and answer the operator.
 const TENDING_CONNECTIONS_MAX: u32 = 4;
+
+/// How many are for orders: four partitions of commands, the relay, and questions about claims.
+const ORDERS_CONNECTIONS_MAX: u32 = 8;
 
 /// Why the role can't start.
 #[derive(Debug, thiserror::Error)]
@@ -66,25 +74,24 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
     let LedgerSettings {
         common,
         internal_addr,
+        saga_partitions,
     } = settings;
     let process = common.process;
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
 
-    let pool = postgres::connect_lazy(
-        &common.database_url,
-        "promotions-ledger",
-        PoolOptions::default(),
-    )?;
-    // Connections of their own: many sales' rounds must not keep the reader waiting for one.
-    let tending = postgres::connect_lazy(
-        &common.database_url,
-        "promotions-steward",
-        PoolOptions {
-            connections_max: TENDING_CONNECTIONS_MAX,
+    let connect = |name, connections_max| {
+        let options = PoolOptions {
+            connections_max,
             ..PoolOptions::default()
-        },
-    )?;
+        };
+        postgres::connect_lazy(&common.database_url, name, options)
+    };
+    // Connections of their own: many sales' rounds, and many orders, must not keep the reader waiting for one.
+    let connections_max = PoolOptions::default().connections_max;
+    let pool = connect("promotions-ledger", connections_max)?;
+    let tending = connect("promotions-steward", TENDING_CONNECTIONS_MAX)?;
+    let ordering = connect("promotions-orders", ORDERS_CONNECTIONS_MAX)?;
     let stock = SaleStock::connect_lazy(&RedisSettings::new(common.redis_url.expose_secret()))?;
     let producer = Producer::new(&ProducerSettings::new(
         &common.kafka_brokers,
@@ -119,7 +126,9 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
         group,
     );
 
-    let schema = Schema::of(&MIGRATIONS);
+    let schema = Schema::of(&MIGRATIONS)
+        .with(outbox::MIGRATION)
+        .with(inbox::MIGRATION);
     let stop = || shutdown.token();
     shutdown.task(
         "postgres",
@@ -138,6 +147,19 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
     shutdown.task("expiry", steward.clone().expire(stop()));
     shutdown.task("log", read(reader, steward, shutdown.clone()));
 
+    orders::serve(
+        &common.kafka_brokers,
+        saga_partitions,
+        &process,
+        &ordering,
+        &shutdown,
+    )?;
+    let discounts = Discounts {
+        store: Store::new(ordering),
+        stock: stock.clone(),
+        sales: sales.clone(),
+    };
+
     // Redis is no dependency: without it the ledger goes on reading, and the operator wants to hear of it.
     let internal = Internal {
         store: tending,
@@ -149,7 +171,10 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
         http: None,
         internal: Some((
             internal_addr,
-            chassis::http::router(internal::routes(internal), HttpOptions::default()),
+            chassis::http::router(
+                internal::routes(internal).merge(discounts::routes(discounts)),
+                HttpOptions::default(),
+            ),
         )),
         ops: process.ops_addr,
         readiness,

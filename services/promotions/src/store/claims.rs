@@ -1,5 +1,6 @@
 //! Claims as guests read them.
 
+use events::saga::OrderId;
 use jiff::Timestamp;
 use sale_stock::books::{SaleDefinition, SaleKind};
 use sale_stock::{
@@ -18,6 +19,8 @@ pub enum ClaimStatus {
     Accepted,
     /// A coupon is there to be used.
     Issued,
+    /// An order keeps it. Guests read it as what it was: see [`ClaimStatus::told`].
+    Reserved,
     /// It paid for an order.
     Used,
     /// Its user gave it back.
@@ -32,6 +35,7 @@ impl ClaimStatus {
         match self {
             Self::Accepted => "ACCEPTED",
             Self::Issued => "ISSUED",
+            Self::Reserved => "RESERVED",
             Self::Used => "USED",
             Self::Returned => "RETURNED",
             Self::Expired => "EXPIRED",
@@ -42,10 +46,27 @@ impl ClaimStatus {
         match text {
             "ACCEPTED" => Self::Accepted,
             "ISSUED" => Self::Issued,
+            "RESERVED" => Self::Reserved,
             "USED" => Self::Used,
             "RETURNED" => Self::Returned,
             // The column's check leaves nothing else.
             _ => Self::Expired,
+        }
+    }
+
+    /// Of a recorded claim of this kind that is its guest's to use.
+    pub fn free(kind: SaleKind) -> Self {
+        match kind {
+            SaleKind::TimeSale => Self::Accepted,
+            SaleKind::CouponCampaign => Self::Issued,
+        }
+    }
+
+    /// As guests read it: a claim that an order keeps is held until the order has used it.
+    pub fn told(self, kind: SaleKind) -> Self {
+        match self {
+            Self::Reserved => Self::free(kind),
+            other => other,
         }
     }
 }
@@ -67,6 +88,8 @@ pub struct ClaimRow {
     pub sequence: Sequence,
     /// Where it stands.
     pub status: ClaimStatus,
+    /// The order that keeps or has used it.
+    pub order: Option<OrderId>,
     /// When the unit was taken, by Redis's clock.
     pub claimed_at: Timestamp,
     /// Time sales: when the unit goes back. Coupons: when the coupon ends.
@@ -88,6 +111,8 @@ pub struct CouponRow {
     pub definition: SaleDefinition,
     /// Where it stands.
     pub status: ClaimStatus,
+    /// The order that keeps or has used it.
+    pub order: Option<OrderId>,
     /// When it was claimed.
     pub claimed_at: Timestamp,
     /// When it ends.
@@ -103,7 +128,7 @@ impl Store {
         claim: ClaimId,
     ) -> Result<Option<ClaimRow>, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT c.sale_uid, s.name, s.kind, c.seq, c.claimed_at, c.expires_at, s.topic, s.partitions,
+            r#"SELECT c.sale_uid, s.name, s.kind, c.seq, c.claimed_at, c.expires_at, s.topic, s.partitions, c.order_id,
                 CASE WHEN c.status = 'ISSUED' AND c.expires_at <= now() THEN 'EXPIRED' ELSE c.status END AS "status!"
             FROM claims c JOIN sales s ON s.uid = c.sale_uid
             WHERE c.claim_id = $1 AND c.user_id = $2"#,
@@ -121,6 +146,7 @@ impl Store {
             user,
             sequence: Sequence(row.seq.unsigned_abs()),
             status: ClaimStatus::parse(&row.status),
+            order: row.order_id.map(OrderId),
             claimed_at: timestamp(row.claimed_at),
             expires_at: row.expires_at.map(timestamp),
             topic: row.topic,
@@ -163,7 +189,7 @@ impl Store {
     ) -> Result<Vec<CouponRow>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT c.claim_id, s.uid, s.name, s.definition,
-                c.claimed_at, c.expires_at,
+                c.claimed_at, c.expires_at, c.order_id,
                 CASE WHEN c.status = 'ISSUED' AND c.expires_at <= now() THEN 'EXPIRED' ELSE c.status END AS "status!"
             FROM claims c JOIN sales s ON s.uid = c.sale_uid
             WHERE c.user_id = $1 AND s.kind = 'COUPON_CAMPAIGN' AND ($2::uuid IS NULL OR c.claim_id < $2)
@@ -184,6 +210,7 @@ impl Store {
                     campaign: row.name,
                     definition,
                     status: ClaimStatus::parse(&row.status),
+                    order: row.order_id.map(OrderId),
                     claimed_at: timestamp(row.claimed_at),
                     expires_at: row.expires_at.map(timestamp),
                 })

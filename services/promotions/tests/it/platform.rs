@@ -108,6 +108,7 @@ impl Platform {
         let ledger = promotions::ledger::start(LedgerSettings {
             common: common(),
             internal_addr: local(),
+            saga_partitions: 2,
         });
         let ledger = ledger.await.unwrap();
         let api = promotions::api::start(ApiSettings {

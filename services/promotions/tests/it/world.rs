@@ -140,6 +140,7 @@ impl World {
             .env("QUOKKA_INTERNAL_ADDR", &address)
             .env("QUOKKA_OPS_ADDR", format!("127.0.0.1:{ops}"))
             .env("QUOKKA_NAMESPACE", &self.namespace)
+            .env("QUOKKA_SAGA_PARTITIONS", "2")
             .env("POD_NAME", unique_name(role))
             .envs(more.iter().copied())
             .stdin(Stdio::null())

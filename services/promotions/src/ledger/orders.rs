@@ -1,0 +1,116 @@
+//! What orders ask by Kafka: to keep claims, to use them, to let go of them. Each command has its effect once (inbox),
+//! and its answer is written with it (outbox).
+
+use std::collections::BTreeSet;
+
+use chassis::config::Process;
+use chassis::serve::Shutdown;
+use events::consumer::ConsumerSettings;
+use events::inbox::{Handler, Inbox};
+use events::outbox::Relay;
+use events::producer::ProducerSettings;
+use events::saga::{DiscountCommand, ORDER_REPLIES, OrderId, OrderReply, PROMOTIONS_COMMANDS};
+use events::topics;
+use sqlx::{PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::{StartError, metrics};
+use crate::reservations::Desk;
+use crate::store;
+
+/// Most commands of one transaction: what it saves is commits, what it costs is how long their sales stay locked for
+/// the log's reader.
+const BATCH_MAX: usize = 50;
+
+/// Whose offsets those of the commands are: those of one platform.
+fn group(namespace: &str) -> String {
+    format!("quokka-promotions-{namespace}")
+}
+
+/// Reads commands and sends answers until the process ends. Kafka and PostgreSQL may be away.
+pub(super) fn serve(
+    brokers: &str,
+    partitions: u32,
+    process: &Process,
+    pool: &PgPool,
+    shutdown: &Shutdown,
+) -> Result<(), StartError> {
+    metrics::begin_answers();
+    let made = [PROMOTIONS_COMMANDS, ORDER_REPLIES].map(|topic| (topic, partitions));
+    shutdown.job(
+        "topics",
+        topics::ensure_until(brokers.to_owned(), made.to_vec(), shutdown.token()),
+    );
+    let instance = &process.instance;
+    let relay = Relay::new(pool.clone(), &ProducerSettings::new(brokers, instance))?;
+    shutdown.task("outbox", relay.run(shutdown.token()));
+    let consumer = ConsumerSettings::new(brokers, group(&process.namespace), instance);
+    let inbox = Inbox::new(pool.clone(), consumer, [PROMOTIONS_COMMANDS])?;
+    shutdown.task("inbox", inbox.run(Commands, shutdown.token()));
+    Ok(())
+}
+
+/// Handles the commands of orders: those of a batch share a transaction.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Commands;
+
+impl Handler for Commands {
+    type Message = DiscountCommand;
+
+    async fn handle(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        message: DiscountCommand,
+    ) -> Result<(), sqlx::Error> {
+        self.handle_all(tx, vec![message]).await
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    async fn handle_all(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        messages: Vec<DiscountCommand>,
+    ) -> Result<(), sqlx::Error> {
+        let orders: BTreeSet<Uuid> = messages.iter().map(|message| order_of(message).0).collect();
+        let orders: Vec<Uuid> = orders.into_iter().collect();
+        let reservations = store::lock_reservations(tx, &orders).await?;
+        let kept = reservations
+            .iter()
+            .flat_map(|(_, reservation)| reservation.claims())
+            .map(|claim| claim.0);
+        let claims: BTreeSet<Uuid> = kept.chain(messages.iter().flat_map(wanted)).collect();
+        let claims: Vec<Uuid> = claims.into_iter().collect();
+        let claims = store::lock_claims(tx, &claims).await?;
+
+        let mut desk = Desk::new(reservations, claims);
+        let replies: Vec<(OrderId, OrderReply)> = messages
+            .iter()
+            .map(|message| (order_of(message), desk.apply(message)))
+            .collect();
+        store::write_desk(tx, &desk, &replies).await?;
+        for (_, reply) in &replies {
+            metrics::answered(reply);
+        }
+        Ok(())
+    }
+}
+
+fn order_of(message: &DiscountCommand) -> OrderId {
+    match message {
+        DiscountCommand::Reserve { order_id, .. }
+        | DiscountCommand::Redeem { order_id }
+        | DiscountCommand::Release { order_id } => *order_id,
+    }
+}
+
+/// The claims that the message names.
+fn wanted(message: &DiscountCommand) -> impl Iterator<Item = Uuid> + '_ {
+    let claims = match message {
+        DiscountCommand::Reserve { claim_ids, .. } => claim_ids.as_slice(),
+        DiscountCommand::Redeem { .. } | DiscountCommand::Release { .. } => &[],
+    };
+    claims.iter().copied()
+}
