@@ -241,11 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_may_take_as_long_as_payments_waits_for_its_outcome() {
+        // QUOKKA_CONFIRM_WAIT of payments, whose answer still has to come back.
+        const CONFIRM_WAIT: Duration = Duration::from_secs(8);
+        let config = read(&[JWKS]).unwrap();
+        assert!(config.limits.request_timeout >= CONFIRM_WAIT + Duration::from_secs(2));
+    }
+
+    #[test]
     fn every_mistake_is_named_at_once() {
         let mistakes = read(&[
             (
                 "QUOKKA_UPSTREAMS",
-                "quokka-users=127.0.0.1:1, quokka-stays=127.0.0.1:2, quokka-users=here",
+                "quokka-users=127.0.0.1:1, quokka-else=127.0.0.1:2, quokka-users=here",
             ),
             ("QUOKKA_GATEWAY_THREADS", "0"),
             ("QUOKKA_GATEWAY_HEADER_BYTES_MAX", "262145"),
@@ -292,7 +300,17 @@ mod tests {
             .iter()
             .map(|(service, addresses)| (service.name(), addresses.len()))
             .collect();
-        assert_eq!(counts, [("quokka-users", 1), ("quokka-promotions", 2)]);
+        assert_eq!(
+            counts,
+            [
+                ("quokka-users", 1),
+                ("quokka-promotions", 2),
+                ("quokka-stays", 0),
+                ("quokka-booking", 0),
+                ("quokka-orders", 0),
+                ("quokka-payments", 0),
+            ]
+        );
     }
 
     fn mistaken(pairs: &[(&str, &str)]) -> Vec<String> {

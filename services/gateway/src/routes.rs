@@ -95,6 +95,22 @@ const SIGN_UP: Operation = Operation {
     repeatable: false,
     keyed: true,
 };
+/// Keyed by `Idempotency-Key`: the same key gets the same order, stay or room type.
+const CREATE: Operation = Operation {
+    method: Method::POST,
+    access: Access::Token,
+    repeatable: false,
+    keyed: true,
+};
+/// A cancelled order stays cancelled and its refund is one, and a payment is confirmed once: asking again gets the same.
+const SETTLE: Operation = CLAIM;
+/// The payment gateway has no token of ours. What it tells is only taken as a reason to ask it, so once more is harmless.
+const WEBHOOK: Operation = Operation {
+    method: Method::POST,
+    access: Access::NotChecked,
+    repeatable: true,
+    keyed: false,
+};
 const READ: Operation = operation(Method::GET, Access::Anybody);
 const READ_OWN: Operation = operation(Method::GET, Access::Token);
 
@@ -204,6 +220,99 @@ static PARTS: &[Part] = &[
             allow: "GET, HEAD",
             operations: &[READ_OWN],
         }],
+    },
+    Part {
+        prefix: "/v1/stays",
+        other: "/v1/stays/{*path}",
+        service: Service::Stays,
+        routes: &[
+            Route {
+                template: "/v1/stays",
+                allow: "POST, GET, HEAD",
+                operations: &[CREATE, READ],
+            },
+            Route {
+                template: "/v1/stays/{id}",
+                allow: "GET, HEAD",
+                operations: &[READ],
+            },
+            Route {
+                template: "/v1/stays/{id}/availability",
+                allow: "GET, HEAD",
+                operations: &[READ],
+            },
+            Route {
+                template: "/v1/stays/{id}/room-types",
+                allow: "POST",
+                operations: &[CREATE],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/room-types",
+        other: "/v1/room-types/{*path}",
+        service: Service::Stays,
+        routes: &[Route {
+            template: "/v1/room-types/{id}/calendar",
+            allow: "PUT",
+            operations: &[operation(Method::PUT, Access::Token)],
+        }],
+    },
+    Part {
+        prefix: "/v1/bookings",
+        other: "/v1/bookings/{*path}",
+        service: Service::Booking,
+        routes: &[
+            Route {
+                template: "/v1/bookings",
+                allow: "GET, HEAD",
+                operations: &[READ_OWN],
+            },
+            Route {
+                template: "/v1/bookings/{bookingId}",
+                allow: "GET, HEAD",
+                operations: &[READ_OWN],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/orders",
+        other: "/v1/orders/{*path}",
+        service: Service::Orders,
+        routes: &[
+            Route {
+                template: "/v1/orders",
+                allow: "POST, GET, HEAD",
+                operations: &[CREATE, READ_OWN],
+            },
+            Route {
+                template: "/v1/orders/{orderId}",
+                allow: "GET, HEAD",
+                operations: &[READ_OWN],
+            },
+            Route {
+                template: "/v1/orders/{orderId}/cancel",
+                allow: "POST",
+                operations: &[SETTLE],
+            },
+        ],
+    },
+    Part {
+        prefix: "/v1/payments",
+        other: "/v1/payments/{*path}",
+        service: Service::Payments,
+        routes: &[
+            Route {
+                template: "/v1/payments/confirm",
+                allow: "POST",
+                operations: &[SETTLE],
+            },
+            Route {
+                template: "/v1/payments/webhooks/toss",
+                allow: "POST",
+                operations: &[WEBHOOK],
+            },
+        ],
     },
 ];
 
@@ -324,10 +433,59 @@ mod tests {
 
     #[test]
     fn a_key_counts_only_where_the_service_looks_at_it() {
-        assert!(find(&Method::POST, "/v1/users").unwrap().keyed);
+        for path in [
+            "/v1/users",
+            "/v1/orders",
+            "/v1/stays",
+            "/v1/stays/1/room-types",
+        ] {
+            let target = find(&Method::POST, path).unwrap();
+            assert!(target.keyed && !target.repeatable, "{path}");
+        }
         for path in ["/v1/sessions", "/v1/sessions/refresh", "/v1/users/else"] {
             assert!(!find(&Method::POST, path).unwrap().keyed, "{path}");
         }
+    }
+
+    #[test]
+    fn stays_are_for_anybody_to_read_and_for_hosts_with_a_token_to_write() {
+        for (method, path, access) in [
+            (Method::GET, "/v1/stays", Access::Anybody),
+            (Method::GET, "/v1/stays/1/availability", Access::Anybody),
+            (Method::POST, "/v1/stays", Access::Token),
+            (Method::POST, "/v1/stays/1/room-types", Access::Token),
+            (Method::PUT, "/v1/room-types/1/calendar", Access::Token),
+        ] {
+            let target = find(&method, path).unwrap();
+            assert_eq!(
+                (target.service, target.access),
+                (Service::Stays, access),
+                "{method} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_payment_and_a_cancellation_need_a_token_and_may_be_repeated() {
+        for (path, service) in [
+            ("/v1/payments/confirm", Service::Payments),
+            ("/v1/orders/1/cancel", Service::Orders),
+        ] {
+            let target = find(&Method::POST, path).unwrap();
+            assert_eq!(
+                (target.service, target.access, target.repeatable),
+                (service, Access::Token, true)
+            );
+        }
+    }
+
+    #[test]
+    fn the_payment_gateway_comes_without_a_token() {
+        let target = find(&Method::POST, "/v1/payments/webhooks/toss").unwrap();
+        assert_eq!(
+            (target.service, target.access),
+            (Service::Payments, Access::NotChecked)
+        );
     }
 
     /// The routes that a service's source gives to axum, each with its methods.
@@ -359,9 +517,13 @@ mod tests {
 
     #[test]
     fn every_route_and_method_of_the_services_is_in_the_table() {
-        for source in [
-            include_str!("../../users/src/api/mod.rs"),
-            include_str!("../../promotions/src/api/mod.rs"),
+        for (source, at_least) in [
+            (include_str!("../../users/src/api/mod.rs"), 6),
+            (include_str!("../../promotions/src/api/mod.rs"), 6),
+            (include_str!("../../stays/src/api/mod.rs"), 6),
+            (include_str!("../../booking/src/api/mod.rs"), 2),
+            (include_str!("../../orders/src/api/mod.rs"), 3),
+            (include_str!("../../payments/src/api.rs"), 2),
         ] {
             let mut known = 0;
             for (path, methods) in served(source) {
@@ -380,7 +542,7 @@ mod tests {
                     known += 1;
                 }
             }
-            assert!(known >= 6, "only {known} were read");
+            assert!(known >= at_least, "only {known} were read");
         }
     }
 
@@ -423,13 +585,16 @@ mod tests {
             "/v1/user",
             "//v1/users",
             "/V1/users",
-            "/v1/orders",
+            "/v1/order",
+            "/v1/paymentsx/confirm",
             "/internal/v1/sales",
+            "/internal/v1/orders/1/payment",
             "/v1/users/..",
             "/v1/users/../../internal",
             "/v1/users/%2E%2e/x",
             "/v1/time-sales/./claims",
             "/v1/coupons/%2e",
+            "/v1/orders/1/../../internal",
         ] {
             assert_eq!(find(&Method::GET, path), Err(Miss::Path), "{path}");
         }

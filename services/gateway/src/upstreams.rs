@@ -20,17 +20,36 @@ pub(crate) enum Service {
     Users,
     /// Coupon campaigns and time sales.
     Promotions,
+    /// Stays, room types, search.
+    Stays,
+    /// What was booked.
+    Booking,
+    /// Orders, from being placed to their end.
+    Orders,
+    /// Payments, and what the payment gateway tells of them.
+    Payments,
 }
 
 impl Service {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Users, Self::Promotions];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Users,
+        Self::Promotions,
+        Self::Stays,
+        Self::Booking,
+        Self::Orders,
+        Self::Payments,
+    ];
 
     /// The name of its Kubernetes Service, and of it in settings and metrics.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Users => "quokka-users",
             Self::Promotions => "quokka-promotions",
+            Self::Stays => "quokka-stays",
+            Self::Booking => "quokka-booking",
+            Self::Orders => "quokka-orders",
+            Self::Payments => "quokka-payments",
         }
     }
 
