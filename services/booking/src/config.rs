@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use chassis::config::{Env, Mistakes, Process};
-use events::topics::SAGA_PARTITIONS_DEFAULT;
+use events::topics::{SAGA_PARTITIONS, SAGA_PARTITIONS_DEFAULT};
 use secrecy::SecretString;
 use url::Url;
 
@@ -64,7 +64,7 @@ impl Config {
             saga_partitions: env.or("QUOKKA_SAGA_PARTITIONS", SAGA_PARTITIONS_DEFAULT),
             hold_expiry_every: env.or("QUOKKA_HOLD_EXPIRY_EVERY", Duration::from_secs(1)),
         };
-        if !(1..=1_000).contains(&config.saga_partitions) {
+        if !SAGA_PARTITIONS.contains(&config.saga_partitions) {
             env.mistake(
                 "QUOKKA_SAGA_PARTITIONS",
                 "is not a whole number from 1 to 1000",

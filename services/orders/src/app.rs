@@ -29,9 +29,6 @@ fn group(namespace: &str) -> String {
     format!("{namespace}.orders")
 }
 
-/// Partitions of the saga's topics: as many replicas of a service can share its work.
-const PARTITIONS: u32 = 12;
-
 /// Connections: four partitions of answers, the relay, the scheduler, and the API's.
 const CONNECTIONS_MAX: u32 = 16;
 
@@ -127,7 +124,7 @@ fn background(
         PAYMENTS_COMMANDS,
         ORDER_REPLIES,
     ]
-    .map(|topic| (topic, PARTITIONS));
+    .map(|topic| (topic, settings.saga_partitions));
     shutdown.job(
         "topics",
         events::topics::ensure_until(brokers.clone(), topics.to_vec(), shutdown.token()),

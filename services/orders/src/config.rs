@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use chassis::config::{Env, Mistakes, Process};
+use events::topics::{SAGA_PARTITIONS, SAGA_PARTITIONS_DEFAULT};
 use secrecy::SecretString;
 use url::Url;
 
@@ -21,6 +22,7 @@ Settings (environment variables):
                              unconfirmed payment after 10 minutes [15m]
   QUOKKA_REMIND_AFTER        when an unanswered command is sent again, the first time [30s]
   QUOKKA_PEER_TIMEOUT        how long a quote or a claim may take, all tries together [3s]
+  QUOKKA_SAGA_PARTITIONS     partitions of the saga's topics where they are missing, 1 to 1000 [12]
   QUOKKA_HTTP_ADDR           where the API is served [0.0.0.0:8080]
   QUOKKA_INTERNAL_ADDR       where other services ask [0.0.0.0:8081]
   QUOKKA_OPS_ADDR            where /livez, /readyz and /metrics are served [0.0.0.0:9090]
@@ -54,6 +56,8 @@ pub struct Settings {
     pub database_url: SecretString,
     /// `QUOKKA_KAFKA_BROKERS`.
     pub kafka_brokers: String,
+    /// `QUOKKA_SAGA_PARTITIONS`.
+    pub saga_partitions: u32,
     /// `QUOKKA_STAYS_URL`.
     pub stays_url: Url,
     /// `QUOKKA_PROMOTIONS_URL`.
@@ -84,6 +88,7 @@ impl Settings {
             kafka_brokers: env
                 .required::<Vec<String>>("QUOKKA_KAFKA_BROKERS")
                 .join(","),
+            saga_partitions: env.or("QUOKKA_SAGA_PARTITIONS", SAGA_PARTITIONS_DEFAULT),
             stays_url: env.required("QUOKKA_STAYS_URL"),
             promotions_url: env.required("QUOKKA_PROMOTIONS_URL"),
             jwks_url: env.required("QUOKKA_JWKS_URL"),
@@ -95,6 +100,12 @@ impl Settings {
             },
             peer_timeout: duration(env, "QUOKKA_PEER_TIMEOUT", 3),
         };
+        if !SAGA_PARTITIONS.contains(&settings.saga_partitions) {
+            env.mistake(
+                "QUOKKA_SAGA_PARTITIONS",
+                "is not a whole number from 1 to 1000",
+            );
+        }
         env.finish().map(|()| settings)
     }
 }

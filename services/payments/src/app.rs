@@ -26,9 +26,6 @@ use crate::work::{Times, Work};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// Of the topics that this service makes if they aren't there.
-const PARTITIONS: u32 = 6;
-
 /// For guests, the settler's workers, the inbox and the relay.
 const CONNECTIONS_MAX: u32 = 16;
 
@@ -56,11 +53,11 @@ pub async fn bind(config: Config) -> anyhow::Result<(Server, Shutdown)> {
     let keep = chassis::postgres::keep(pool.clone(), schema, database, shutdown.token());
     shutdown.task("postgres", keep);
 
-    let made = vec![(PAYMENTS_COMMANDS, PARTITIONS), (ORDER_REPLIES, PARTITIONS)];
+    let made = [PAYMENTS_COMMANDS, ORDER_REPLIES].map(|topic| (topic, config.saga_partitions));
     let brokers = config.kafka_brokers.clone();
     shutdown.job(
         "topics",
-        topics::ensure_until(brokers, made, shutdown.token()),
+        topics::ensure_until(brokers, made.to_vec(), shutdown.token()),
     );
     let instance = config.process.instance.clone();
     let relay = Relay::new(

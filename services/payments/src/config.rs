@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use chassis::config::{Env, Mistakes, Process};
+use events::topics::{SAGA_PARTITIONS, SAGA_PARTITIONS_DEFAULT};
 use secrecy::SecretString;
 use url::Url;
 
@@ -13,6 +14,7 @@ Settings (environment variables):
   QUOKKA_DATABASE_URL        postgres:// address of the service's own database; required
   QUOKKA_KAFKA_BROKERS       host:port, separated by commas; required
   QUOKKA_KAFKA_GROUP         the consumer group of its commands [payments]
+  QUOKKA_SAGA_PARTITIONS     partitions of the saga's topics where they are missing, 1 to 1000 [12]
   QUOKKA_JWKS_URL            where the keys that access tokens are checked with are; required
   QUOKKA_JWT_ISSUER          `iss` of the access tokens [quokka]
   QUOKKA_ORDERS_URL          the internal address of orders, such as http://quokka-orders:8081; required
@@ -48,6 +50,8 @@ pub struct Config {
     pub kafka_brokers: String,
     /// `QUOKKA_KAFKA_GROUP`: whose replicas share the commands.
     pub kafka_group: String,
+    /// `QUOKKA_SAGA_PARTITIONS`: of topics that are missing.
+    pub saga_partitions: u32,
     /// `QUOKKA_JWKS_URL`: the keys that access tokens are checked with.
     pub jwks_url: Url,
     /// `QUOKKA_JWT_ISSUER`: who must have issued a token.
@@ -93,6 +97,7 @@ impl Config {
                 .required::<Vec<String>>("QUOKKA_KAFKA_BROKERS")
                 .join(","),
             kafka_group: env.or("QUOKKA_KAFKA_GROUP", "payments".to_owned()),
+            saga_partitions: env.or("QUOKKA_SAGA_PARTITIONS", SAGA_PARTITIONS_DEFAULT),
             jwks_url: env.required("QUOKKA_JWKS_URL"),
             jwt_issuer: env.or("QUOKKA_JWT_ISSUER", "quokka".to_owned()),
             orders_url: env.required("QUOKKA_ORDERS_URL"),
@@ -127,6 +132,12 @@ impl Config {
             env.mistake(
                 "QUOKKA_SETTLE_EVERY",
                 "is out of range: give a duration from 10ms to 60s",
+            );
+        }
+        if !SAGA_PARTITIONS.contains(&config.saga_partitions) {
+            env.mistake(
+                "QUOKKA_SAGA_PARTITIONS",
+                "is not a whole number from 1 to 1000",
             );
         }
         env.finish().map(|()| config)

@@ -27,9 +27,6 @@ use crate::metrics;
 use crate::search::{self, Database, Index, Searcher};
 use crate::store::{MIGRATIONS, Store};
 
-/// Partitions of a topic that this service makes if nobody has: room types spread over them.
-const PARTITIONS: u32 = 6;
-
 /// Requests, messages, the outbox and the index share these; the listener of the index keeps one.
 const CONNECTIONS_MAX: u32 = 12;
 
@@ -166,11 +163,8 @@ fn exchange_messages(
     shutdown: &Shutdown,
 ) -> Result<(), StartError> {
     let (brokers, instance) = (&config.kafka_brokers, &config.process.instance);
-    let made = topics::ensure_until(
-        brokers.clone(),
-        vec![(CALENDAR, PARTITIONS), (AVAILABILITY, PARTITIONS)],
-        shutdown.token(),
-    );
+    let topics = [CALENDAR, AVAILABILITY].map(|topic| (topic, config.saga_partitions));
+    let made = topics::ensure_until(brokers.clone(), topics.to_vec(), shutdown.token());
     shutdown.job("topics", made);
     let relay = Relay::new(pool.clone(), &ProducerSettings::new(brokers, instance))?;
     shutdown.task("outbox", relay.run(shutdown.token()));

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use chassis::config::{Env, Mistakes, Process, Setting};
+use events::topics::{SAGA_PARTITIONS, SAGA_PARTITIONS_DEFAULT};
 use secrecy::SecretString;
 use url::Url;
 
@@ -16,6 +17,7 @@ Settings (environment variables):
   QUOKKA_JWKS_URL           the keys that access tokens are checked with; required
   QUOKKA_JWT_ISSUER         who must have issued a token [quokka]
   QUOKKA_SEARCH             `index`, in memory, or `postgres` alone [index]
+  QUOKKA_SAGA_PARTITIONS    partitions of the saga's topics where they are missing, 1 to 1000 [12]
   QUOKKA_DISCOUNTS_EVERY    how often discounts are read from Redis, 10ms to 1m [500ms]
   QUOKKA_HTTP_ADDR          where the API is served [0.0.0.0:8080]
   QUOKKA_INTERNAL_ADDR      where quotes are served to other services [0.0.0.0:8081]
@@ -71,6 +73,8 @@ pub struct Config {
     pub jwt_issuer: String,
     /// `QUOKKA_SEARCH`: what answers searches. Default the index.
     pub search_by: SearchBy,
+    /// `QUOKKA_SAGA_PARTITIONS`: partitions of topics that are missing. Default 12.
+    pub saga_partitions: u32,
     /// `QUOKKA_DISCOUNTS_EVERY`: the pause between two readings of the discounts. Default 500ms.
     pub discounts_every: Duration,
     /// `QUOKKA_HTTP_ADDR`: where the API is served. Default 0.0.0.0:8080.
@@ -92,6 +96,7 @@ impl Config {
             jwks_url: env.required("QUOKKA_JWKS_URL"),
             jwt_issuer: env.or("QUOKKA_JWT_ISSUER", "quokka".to_owned()),
             search_by: env.or("QUOKKA_SEARCH", SearchBy::Index),
+            saga_partitions: env.or("QUOKKA_SAGA_PARTITIONS", SAGA_PARTITIONS_DEFAULT),
             discounts_every: env.or("QUOKKA_DISCOUNTS_EVERY", Duration::from_millis(500)),
             http_addr: env.or("QUOKKA_HTTP_ADDR", any(8080)),
             internal_addr: env.or("QUOKKA_INTERNAL_ADDR", any(8081)),
@@ -99,6 +104,12 @@ impl Config {
         let pause = Duration::from_millis(10)..=Duration::from_secs(60);
         if !pause.contains(&config.discounts_every) {
             env.mistake("QUOKKA_DISCOUNTS_EVERY", "is not from 10ms to 1m");
+        }
+        if !SAGA_PARTITIONS.contains(&config.saga_partitions) {
+            env.mistake(
+                "QUOKKA_SAGA_PARTITIONS",
+                "is not a whole number from 1 to 1000",
+            );
         }
         env.finish().map(|()| config)
     }

@@ -134,6 +134,7 @@ pub(crate) fn settings(
         internal_addr: local(),
         database_url: stores.database_url.clone().into(),
         kafka_brokers: stores.brokers.clone(),
+        saga_partitions: 12,
         stays_url: peers.clone(),
         promotions_url: peers.clone(),
         jwks_url: jwks.parse().unwrap(),

@@ -116,6 +116,7 @@ impl World {
             jwks_url: jwks.url().parse().unwrap(),
             jwt_issuer: "quokka".to_owned(),
             search_by,
+            saga_partitions: 6,
             discounts_every: Duration::from_millis(50),
             http_addr: local(),
             internal_addr: local(),
