@@ -25,6 +25,10 @@ PROGRAMS = {
     "users": "services/users/src",
     "promotions": "services/promotions/src",
     "promotions-ledger": "services/promotions/src",
+    "stays": "services/stays/src",
+    "booking": "services/booking/src",
+    "orders": "services/orders/src",
+    "payments": "services/payments/src",
     "operator": "operator/src",
 }
 LIBRARIES = "libs"
@@ -219,9 +223,9 @@ def check_environment():
 
 
 def exported_metrics():
-    """What is given to a constructor of chassis::metrics; any other text of the source is no metric."""
+    """What is given to a constructor of chassis::metrics or of prometheus; any other text of the source is no metric."""
     source = "\n".join(rust(folder) for folder in ("services", "operator", LIBRARIES))
-    return set(re.findall(r'\b(?:int_counter|int_gauge|gauge|histogram)(?:_vec)?\(\s*"([a-z][a-z0-9_]*)"', source))
+    return set(re.findall(r'\b(?:register_)?(?:int_counter|int_gauge|gauge|histogram)(?:_vec)?!?\(\s*(?:Opts::new\(\s*)?"([a-z][a-z0-9_]*)"', source))
 
 
 def metrics_of(expression):

@@ -156,6 +156,17 @@ accepted() {
 for set in "$rendered"/*.yaml; do
   accepted --dry-run=server --filename "$set"
 done
+# What the local platform fills in is any value of its kind.
+filled_in() {
+  sed -E 's/@NAMESPACE@/quokka/g; s/@NODE_IP@/10.0.0.1/g; s/@[A-Z_]+PORT@/30000/g; s/@[A-Z_]+@/check:1/g' "$1"
+}
+filled_in "$root/dev/cluster/toss-simulator.yaml" >"$work/toss-simulator.yaml"
+accepted --dry-run=server --filename "$work/toss-simulator.yaml"
+for chart in "${names[@]}"; do
+  filled_in "$root/dev/values/$chart.yaml" >"$work/values.yaml"
+  helm template "$chart" "$charts/$chart" --namespace quokka --values "$work/values.yaml" >"$work/local.yaml"
+  accepted --dry-run=server --filename "$work/local.yaml"
+done
 
 step "samples"
 accepted --filename "$root/charts/quokka-operator/files/crds"

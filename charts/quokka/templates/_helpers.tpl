@@ -30,44 +30,76 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
 {{/*
-What is fixed by the programs and not for the user to choose, by component: the image, the arguments, the port that
-serves (`http`, or `internal` for the ledger), the Service's port, and which of the stores it needs.
+What is fixed by the programs and not for the user to choose, by component: the image, the arguments, which of the stores
+it needs, its ports by name, each with the Service's port and who may come to it (`http` is the API, `internal` is for
+other services), and whom it calls, at which of their ports.
 */}}
 {{- define "quokka.programs" -}}
 gateway:
   image: gateway
   args: []
-  port: {name: http, number: 8080, service: 80}
-  callers: [guests]
   needs: [kubernetes]
-  calls: [users, promotions]
+  ports:
+    http: {number: 8080, service: 80, callers: [guests]}
+  calls: {users: http, promotions: http, stays: http, booking: http, orders: http, payments: http}
 users:
   image: users
   args: []
-  port: {name: http, number: 8080, service: 8080}
-  callers: [gateway, promotions]
   needs: [postgres]
-  calls: []
+  ports:
+    http: {number: 8080, service: 8080, callers: [gateway, promotions, stays, booking, orders, payments]}
+  calls: {}
 promotions:
   image: promotions
   args: [api]
-  port: {name: http, number: 8080, service: 8080}
-  callers: [gateway]
   needs: [redis, kafka, postgres]
-  calls: [users]
+  ports:
+    http: {number: 8080, service: 8080, callers: [gateway]}
+  calls: {users: http}
 promotions-ledger:
   image: promotions
   args: [ledger]
-  port: {name: internal, number: 8081, service: 8081}
-  callers: [operator]
   needs: [redis, kafka, postgres]
-  calls: []
+  ports:
+    internal: {number: 8081, service: 8081, callers: [operator, orders]}
+  calls: {}
+stays:
+  image: stays
+  args: []
+  needs: [redis, kafka, postgres]
+  ports:
+    http: {number: 8080, service: 8080, callers: [gateway]}
+    internal: {number: 8081, service: 8081, callers: [orders]}
+  calls: {users: http}
+booking:
+  image: booking
+  args: []
+  needs: [kafka, postgres]
+  ports:
+    http: {number: 8080, service: 8080, callers: [gateway]}
+  calls: {users: http}
+orders:
+  image: orders
+  args: []
+  needs: [kafka, postgres]
+  ports:
+    http: {number: 8080, service: 8080, callers: [gateway]}
+    internal: {number: 8081, service: 8081, callers: [payments]}
+  calls: {users: http, stays: internal, promotions-ledger: internal}
+payments:
+  image: payments
+  args: []
+  needs: [kafka, postgres, toss]
+  ports:
+    http: {number: 8080, service: 8080, callers: [gateway]}
+  calls: {users: http, orders: internal}
 {{- end -}}
 
 {{/* The environment of a component that is no secret, as the data of its ConfigMap. */}}
 {{- define "quokka.environment" -}}
 {{- $values := .root.Values -}}
 {{- $component := include "quokka.component" . | fromYaml -}}
+{{- $program := index (include "quokka.programs" . | fromYaml) .name -}}
 QUOKKA_OPS_ADDR: 0.0.0.0:9090
 QUOKKA_LOG: {{ $component.log | quote }}
 QUOKKA_SHUTDOWN_GRACE: {{ $values.shutdown.graceSeconds }}s
@@ -75,20 +107,29 @@ QUOKKA_NAMESPACE: {{ .root.Release.Namespace }}
 {{- with $values.tracing.otlpEndpoint }}
 QUOKKA_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
-{{- if eq .name "promotions-ledger" }}
+{{- if hasKey $program.ports "internal" }}
 QUOKKA_INTERNAL_ADDR: 0.0.0.0:8081
-{{- else }}
+{{- end }}
+{{- if hasKey $program.ports "http" }}
 QUOKKA_HTTP_ADDR: 0.0.0.0:8080
 QUOKKA_JWT_ISSUER: {{ $values.tokens.issuer | quote }}
 {{- end }}
-{{- if or (eq .name "gateway") (eq .name "promotions") }}
+{{- if hasKey $program.calls "users" }}
 QUOKKA_JWKS_URL: http://quokka-users:8080/.well-known/jwks.json
 {{- end }}
 {{- if and (eq .name "gateway") $values.ingress.trustedProxies }}
 QUOKKA_GATEWAY_TRUSTED_PROXIES: {{ join "," $values.ingress.trustedProxies | quote }}
 {{- end }}
-{{- if hasPrefix "promotions" .name }}
+{{- if has "kafka" $program.needs }}
 QUOKKA_KAFKA_BROKERS: {{ required "kafka.brokers: give the address of Kafka, host:port" $values.kafka.brokers | quote }}
+{{- end }}
+{{- if eq .name "orders" }}
+QUOKKA_STAYS_URL: http://quokka-stays:8081
+QUOKKA_PROMOTIONS_URL: http://quokka-promotions-ledger:8081
+{{- end }}
+{{- if eq .name "payments" }}
+QUOKKA_ORDERS_URL: http://quokka-orders:8081
+QUOKKA_TOSS_URL: {{ $values.toss.url | quote }}
 {{- end }}
 {{- if eq .name "users" }}
 QUOKKA_ACCESS_TOKEN_TTL: {{ $values.tokens.accessTtl | quote }}
