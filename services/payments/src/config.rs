@@ -18,7 +18,7 @@ Settings (environment variables):
   QUOKKA_JWKS_URL            where the keys that access tokens are checked with are; required
   QUOKKA_JWT_ISSUER          `iss` of the access tokens [quokka]
   QUOKKA_ORDERS_URL          the internal address of orders, such as http://quokka-orders:8081; required
-  QUOKKA_TOSS_URL            the gateway, or the proxy in the cluster that speaks TLS to it: http only; required
+  QUOKKA_TOSS_URL            the gateway, https; or http, for one in the cluster that is no real one; required
   QUOKKA_TOSS_SECRET_KEY     the shop's secret key at the gateway; required
   QUOKKA_TOSS_TIMEOUT        how long the gateway may take to answer, 1s to 5m [60s]
   QUOKKA_TOSS_CALLS          calls of guests' payments at the same time, 1 to 10000 [256]
@@ -113,11 +113,10 @@ impl Config {
             reconcile_every: seconds(env, "QUOKKA_RECONCILE_EVERY", 300, 86_400),
             reconcile_lag: seconds(env, "QUOKKA_RECONCILE_LAG", 120, 86_400),
         };
-        if config.toss_url.scheme() != "http" {
-            // Calls that leave as TLS would fail each time, as an outcome that nobody knows.
+        if !matches!(config.toss_url.scheme(), "http" | "https") || !config.toss_url.has_host() {
             env.mistake(
                 "QUOKKA_TOSS_URL",
-                "is not http: this process speaks plain HTTP, give a proxy that speaks TLS to the gateway",
+                "is not a gateway's address: give https://, or http:// for one in the cluster",
             );
         }
         if !(1..=10_000).contains(&config.toss_calls) {
@@ -173,7 +172,7 @@ mod tests {
         ),
         ("QUOKKA_ORDERS_URL", "http://quokka-orders:8081"),
         ("QUOKKA_TOSS_SECRET_KEY", "s3cret"),
-        ("QUOKKA_TOSS_URL", "http://toss-egress:8080"),
+        ("QUOKKA_TOSS_URL", "https://api.tosspayments.com"),
     ];
 
     #[test]
@@ -189,7 +188,7 @@ mod tests {
         let wrong = [
             ("QUOKKA_DATABASE_URL", "mysql://u@h/d"),
             ("QUOKKA_TOSS_TIMEOUT", "1h"),
-            ("QUOKKA_TOSS_URL", "https://api.tosspayments.com"),
+            ("QUOKKA_TOSS_URL", "ftp://api.tosspayments.com"),
             ("QUOKKA_TOSS_CALLS", "0"),
             ("QUOKKA_SETTLE_EVERY", "1h"),
         ];

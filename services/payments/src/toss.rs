@@ -4,27 +4,29 @@
 //! knows. The last must be asked about; it is never taken for a refusal. The secret key is never logged.
 
 mod model;
+mod wire;
 
+use std::io;
 use std::time::Duration;
 
-use http::header;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
+use self::wire::{CallError, Http};
 use crate::metrics::GATEWAY_REQUESTS;
 
 pub use model::{Cancel, GatewayPayment, RefundAccount, Standing, Transaction, means_of};
 
-/// How long a connection may take to stand.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer that is read: a payment has some kilobytes, a page of transactions less than a megabyte.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Transactions of one page.
 pub const TRANSACTIONS_PAGE: usize = 1_000;
 
@@ -63,19 +65,15 @@ pub struct Unknown {
 /// Where the gateway is and who we are to it. Clones share the connections.
 #[derive(Clone)]
 pub struct Toss {
-    http: reqwest::Client,
+    http: Http,
     url: Url,
     secret_key: SecretString,
 }
 
 impl Toss {
-    /// Each call may take as long as `timeout`.
-    pub fn new(url: Url, secret_key: SecretString, timeout: Duration) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+    /// Each call may take as long as `timeout`. The call is TLS if the address is https.
+    pub fn new(url: Url, secret_key: SecretString, timeout: Duration) -> io::Result<Self> {
+        let http = Http::new(url.scheme() == "https", timeout)?;
         Ok(Self {
             http,
             url,
@@ -93,11 +91,7 @@ impl Toss {
     ) -> Outcome<GatewayPayment> {
         let body = json!({ "paymentKey": payment_key, "orderId": order_id, "amount": amount });
         let key = format!("confirm/{order_id}/{payment_key}/{attempt}");
-        let request = self
-            .request(Method::POST, &["v1", "payments", "confirm"], &[])
-            .header("idempotency-key", bounded_key(key))
-            .json(&body);
-        self.send(request).await
+        self.post(&["v1", "payments", "confirm"], key, &body).await
     }
 
     /// Gives money back. The refund's id is part of the reason, by which it is found again.
@@ -118,15 +112,8 @@ impl Toss {
             });
         }
         let key = format!("refund/{}/{}", refund.refund_id, refund.attempt);
-        let request = self
-            .request(
-                Method::POST,
-                &["v1", "payments", payment_key, "cancel"],
-                &[],
-            )
-            .header("idempotency-key", bounded_key(key))
-            .json(&body);
-        self.send(request).await
+        self.post(&["v1", "payments", payment_key, "cancel"], key, &body)
+            .await
     }
 
     /// The payment as the gateway has it; `None` if it has none. It is asked by order, as the gateway advises, and by
@@ -165,8 +152,8 @@ impl Toss {
             ("limit", limit.as_str()),
         ];
         query.extend(after.map(|key| ("startingAfter", key)));
-        let request = self.request(Method::GET, &["v1", "transactions"], &query);
-        match self.send(request).await {
+        let url = self.at(&["v1", "transactions"], &query);
+        match self.send(Call::get(url)).await {
             Outcome::Done(transactions) => Ok(transactions),
             Outcome::Refused(refusal) => Err(answered(&refusal.code)),
             Outcome::Unknown(unknown) => Err(unknown),
@@ -174,7 +161,7 @@ impl Toss {
     }
 
     async fn query<T: DeserializeOwned>(&self, path: &[&str]) -> Result<Option<T>, Unknown> {
-        match self.send(self.request(Method::GET, path, &[])).await {
+        match self.send(Call::get(self.at(path, &[]))).await {
             Outcome::Done(found) => Ok(Some(found)),
             Outcome::Refused(refusal) if refusal.code == "NOT_FOUND_PAYMENT" => Ok(None),
             Outcome::Refused(refusal) => Err(answered(&refusal.code)),
@@ -182,7 +169,22 @@ impl Toss {
         }
     }
 
-    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        key: String,
+        body: &Value,
+    ) -> Outcome<T> {
+        self.send(Call {
+            method: Method::POST,
+            url: self.at(path, &[]),
+            key: Some(bounded_key(key)),
+            body: body.to_string().into(),
+        })
+        .await
+    }
+
+    fn at(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -190,17 +192,19 @@ impl Toss {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        self.http
-            .request(method, url)
-            .basic_auth(self.secret_key.expose_secret(), Some(""))
-            .header(header::ACCEPT_LANGUAGE, "en-US")
+        url
     }
 
-    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Outcome<T> {
-        let outcome = match request.send().await {
-            Ok(response) => read(response).await,
-            Err(error) => Outcome::Unknown(Unknown {
-                reason: error.without_url().to_string(),
+    async fn send<T: DeserializeOwned>(&self, call: Call) -> Outcome<T> {
+        let answer = match call.into_request(&self.secret_key) {
+            Ok(request) => self.http.call(request).await,
+            Err(error) => Err(CallError::NoAnswer(format!("no request: {error}"))),
+        };
+        let outcome = match answer {
+            Ok((status, body)) => read(status, &body),
+            Err(CallError::TooLarge) => Outcome::Unknown(answered("an answer that is too large")),
+            Err(CallError::NoAnswer(reason)) => Outcome::Unknown(Unknown {
+                reason,
                 answered: false,
                 keep_key: true,
             }),
@@ -230,27 +234,49 @@ pub struct RefundCall<'a> {
     pub account: Option<&'a RefundAccount>,
 }
 
-async fn read<T: DeserializeOwned>(mut response: reqwest::Response) -> Outcome<T> {
-    let status = response.status();
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_BYTES_MAX => {
-                body.extend_from_slice(&chunk)
-            }
-            Ok(Some(_)) => return Outcome::Unknown(answered("an answer that is too large")),
-            Ok(None) => break,
-            Err(error) => {
-                return Outcome::Unknown(Unknown {
-                    reason: error.without_url().to_string(),
-                    answered: false,
-                    keep_key: true,
-                });
-            }
+/// What the gateway is asked.
+struct Call {
+    method: Method,
+    url: Url,
+    /// The same key is the same call.
+    key: Option<String>,
+    /// JSON, or nothing.
+    body: Bytes,
+}
+
+impl Call {
+    fn get(url: Url) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            key: None,
+            body: Bytes::new(),
         }
     }
+
+    fn into_request(self, secret_key: &SecretString) -> http::Result<Request<Full<Bytes>>> {
+        let user = BASE64_STANDARD.encode(format!("{}:", secret_key.expose_secret()));
+        let mut authorization = HeaderValue::try_from(format!("Basic {user}"))?;
+        authorization.set_sensitive(true);
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(self.url.as_str())
+            .header(header::AUTHORIZATION, authorization)
+            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT_LANGUAGE, "en-US");
+        if !self.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = self.key {
+            request = request.header("idempotency-key", key);
+        }
+        request.body(Full::new(self.body))
+    }
+}
+
+fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Outcome<T> {
     if status.is_success() {
-        return serde_json::from_slice(&body).map_or_else(
+        return serde_json::from_slice(body).map_or_else(
             // The error may quote the answer, which has personal data: only its place is told.
             |error| {
                 let place = format!("line {} column {}", error.line(), error.column());
@@ -261,7 +287,7 @@ async fn read<T: DeserializeOwned>(mut response: reqwest::Response) -> Outcome<T
             Outcome::Done,
         );
     }
-    let code = model::error_code(&body).unwrap_or_else(|| format!("HTTP {}", status.as_u16()));
+    let code = model::error_code(body).unwrap_or_else(|| format!("HTTP {}", status.as_u16()));
     if status.is_server_error() {
         return Outcome::Unknown(answered(&code));
     }
