@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # One file for all of Quokka's images; BIN says which program, as in
 #   docker build --build-arg BIN=promotions --tag quokka/promotions:0.1.0 .
-# BIN is one of quokka-operator, promotions, users, gateway. `dev/quokka images` makes the same layers without Docker.
+# BIN is one of quokka-operator, promotions, users, gateway, stays, booking, orders, payments. `dev/quokka images` makes the same layers without Docker.
 
 FROM rust:1.95-bookworm AS build
 ARG BIN
@@ -15,8 +15,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     case "$BIN" in \
-      quokka-operator|promotions|users|gateway) ;; \
-      *) echo "BIN must be quokka-operator, promotions, users or gateway, not '$BIN'" >&2; exit 1 ;; \
+      quokka-operator|promotions|users|gateway|stays|booking|orders|payments) ;; \
+      *) echo "BIN must be quokka-operator or a service such as promotions, not '$BIN'" >&2; exit 1 ;; \
     esac \
     && cargo build --release --locked --package "$BIN" --bin "$BIN" \
     && install -D -m 755 "target/release/$BIN" "/out/usr/local/bin/$BIN" \

@@ -16,6 +16,8 @@ KUBECONFIG_LOCAL=$RUN/kubeconfig
 POSTGRES_DIR=/var/lib/quokka/postgres
 
 NAMESPACE=${QUOKKA_NAMESPACE:-quokka}
+# How many stays there are to try the platform with.
+STAYS=${STAYS:-300}
 
 # The node's address lies on a bridge of its own: pods reach programs on this machine by it.
 BRIDGE=quokka0
@@ -47,8 +49,9 @@ PROXY_HEALTH_PORT=20256
 CONTROLLER_MANAGER_PORT=20257
 SCHEDULER_PORT=20259
 DNS_READY_PORT=20881
-# The platform's entrance, on 127.0.0.1.
+# The platform's entrance, on 127.0.0.1, and the simulated payment gateway's.
 GATEWAY_NODE_PORT=30080
+TOSS_NODE_PORT=30090
 
 # Debian keeps server programs out of an ordinary user's PATH.
 export PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin

@@ -9,7 +9,13 @@ SERVICES=(
   "promotions promotions promotions"
   "users users users"
   "gateway gateway gateway"
+  "stays stays stays"
+  "booking booking booking"
+  "orders orders orders"
+  "payments payments payments"
 )
+# The payment gateway's simulator is for the local platform alone: never in a registry, never on somebody's cluster.
+if [[ -z ${CLUSTER:-}${REGISTRY:-}${PUSH:-} ]]; then SERVICES+=("toss-simulator toss-simulator toss-simulator"); fi
 
 # oci_layer FOLDER FILE: the folder as a layer; the same content gives the same bytes.
 oci_layer() {

@@ -33,11 +33,13 @@ secrets_up() {
   mkdir -p "$SECRETS"
   [[ -s $SECRETS/signing-key.pem ]] ||
     (umask 077 && openssl genpkey -algorithm ed25519 -out "$SECRETS/signing-key.pem")
-  local url
+  local url database
   {
     url=$(redis_url "$NODE_IP") secret_manifest quokka-redis url
-    url=$(postgres_url "$NODE_IP" quokka_users) secret_manifest quokka-postgres-users url
-    url=$(postgres_url "$NODE_IP" quokka_promotions) secret_manifest quokka-postgres-promotions url
+    for database in "${POSTGRES_DATABASES[@]}"; do
+      url=$(postgres_url "$NODE_IP" "$database") secret_manifest "quokka-postgres-${database#quokka_}" url
+    done
+    url=test_sk_$(secret_of toss) secret_manifest quokka-toss secretKey
     url=$(<"$SECRETS/signing-key.pem") secret_manifest quokka-signing-key key.pem
   } | kubectl_ apply --server-side --force-conflicts --field-manager=quokka-platform -f - >/dev/null
 }
@@ -79,11 +81,13 @@ charts_up() {
   fi
   release_up quokka-operator --values "$operator_values" "${registry[@]}" \
     --set-string "podAnnotations.quokka\.travel/image=$(image_note operator)"
-  release_up quokka --values "$services_values" "${registry[@]}" "${planted[@]}" \
-    --set-string "components.gateway.podAnnotations.quokka\.travel/image=$(image_note gateway)" \
-    --set-string "components.users.podAnnotations.quokka\.travel/image=$(image_note users)" \
-    --set-string "components.promotions.podAnnotations.quokka\.travel/image=$(image_note promotions)" \
-    --set-string "components.promotions-ledger.podAnnotations.quokka\.travel/image=$(image_note promotions)"
+  # Each component's program; two components share one.
+  local notes=() image
+  for component in gateway users promotions promotions-ledger stays booking orders payments; do
+    image=${component%-ledger}
+    notes+=(--set-string "components.$component.podAnnotations.quokka\.travel/image=$(image_note "$image")")
+  done
+  release_up quokka --values "$services_values" "${registry[@]}" "${planted[@]}" "${notes[@]}"
   rollouts_done
 }
 
@@ -130,6 +134,25 @@ pods_tell() {
   } >&2
 }
 
+# toss_simulator_up: what plays the payment gateway here. Faults are off until somebody asks it for some.
+toss_simulator_up() {
+  local TOSS_IMAGE TOSS_IMAGE_NOTE
+  TOSS_IMAGE=$(image_name toss-simulator)
+  TOSS_IMAGE_NOTE=$(image_note toss-simulator)
+  render "$REPO/dev/cluster/toss-simulator.yaml" NAMESPACE TOSS_IMAGE TOSS_IMAGE_NOTE TOSS_NODE_PORT |
+    kubectl_ apply --server-side --force-conflicts --field-manager=quokka-platform -f - >/dev/null
+}
+
+# stays_up: some stays to search and book; those that are there already stay as they are.
+stays_up() {
+  QUOKKA_DATABASE_URL=$(postgres_url 127.0.0.1 quokka_stays) QUOKKA_OTLP_ENDPOINT='' \
+    "$(target_folder)/release/stays" seed --stays "$STAYS" >"$LOGS/stays-seed.log" 2>&1 || {
+    tail -n 20 "$LOGS/stays-seed.log" >&2
+    die "the stays could not be loaded"
+  }
+  say "  stays: $STAYS to search and book"
+}
+
 samples_up() {
   [[ -d $REPO/manifests/samples ]] || return 0
   kubectl_ -n "$NAMESPACE" apply -f "$REPO/manifests/samples/" >/dev/null
@@ -163,6 +186,7 @@ Quokka is up.
   Redis        127.0.0.1:$REDIS_PORT     (pods: $NODE_IP:$REDIS_PORT)
   Kafka        127.0.0.1:$KAFKA_PORT     (pods: $NODE_IP:$KAFKA_POD_PORT)
   PostgreSQL   127.0.0.1:$POSTGRES_PORT     (pods: $NODE_IP:$POSTGRES_PORT)
+  Toss         http://127.0.0.1:$TOSS_NODE_PORT     a simulator: no money moves
   Passwords    $SECRETS, or \`dev/quokka env\`
 
   It takes $(memory_taken) of memory and $(disk_taken).
@@ -170,6 +194,7 @@ Quokka is up.
 Try:
   dev/quokka kubectl get tsale,ccamp
   dev/quokka claim $(first_sale)
+  curl '$api/v1/stays?region=jeju'
   make logs c=quokka-promotions
 TEXT
 }

@@ -146,7 +146,7 @@ kafka_stop() {
 
 # --- PostgreSQL: durable, as the ledger is the record.
 
-POSTGRES_DATABASES=(quokka_users quokka_promotions)
+POSTGRES_DATABASES=(quokka_users quokka_promotions quokka_stays quokka_booking quokka_orders quokka_payments)
 
 as_postgres() {
   setpriv --reuid=postgres --regid=postgres --init-groups --reset-env "$@"
@@ -177,7 +177,7 @@ postgres_start() {
   start_process postgres setpriv --reuid=postgres --regid=postgres --init-groups --reset-env \
     "$bin/postgres" -D "$POSTGRES_DIR/data" \
     -c "listen_addresses=127.0.0.1,$NODE_IP" -c port="$POSTGRES_PORT" \
-    -c dynamic_shared_memory_type=mmap -c unix_socket_directories="$POSTGRES_DIR" -c max_connections=200 -c shared_buffers=128MB \
+    -c dynamic_shared_memory_type=mmap -c unix_socket_directories="$POSTGRES_DIR" -c max_connections=300 -c shared_buffers=128MB \
     -c fsync=on -c synchronous_commit=on -c full_page_writes=on -c max_wal_size=512MB \
     -c log_min_messages=warning -c timezone=UTC
 }
@@ -224,8 +224,12 @@ postgres_url() {
 servers_env() {
   printf 'export QUOKKA_REDIS_URL=%s\n' "$(redis_url 127.0.0.1)"
   printf 'export QUOKKA_KAFKA_BROKERS=127.0.0.1:%s\n' "$KAFKA_PORT"
-  printf 'export QUOKKA_PROMOTIONS_DATABASE_URL=%s\n' "$(postgres_url 127.0.0.1 quokka_promotions)"
-  printf 'export QUOKKA_USERS_DATABASE_URL=%s\n' "$(postgres_url 127.0.0.1 quokka_users)"
+  local database name
+  for database in "${POSTGRES_DATABASES[@]}"; do
+    name=${database^^}
+    printf 'export %s_DATABASE_URL=%s\n' "$name" "$(postgres_url 127.0.0.1 "$database")"
+  done
+  printf 'export QUOKKA_TOSS_SIMULATOR_URL=http://127.0.0.1:%s\n' "$TOSS_NODE_PORT"
   printf 'export KUBECONFIG=%s\n' "$KUBECONFIG_LOCAL"
 }
 
