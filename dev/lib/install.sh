@@ -145,7 +145,7 @@ toss_simulator_up() {
 
 # stays_up: some stays to search and book; those that are there already stay as they are.
 stays_up() {
-  QUOKKA_DATABASE_URL=$(postgres_url 127.0.0.1 quokka_stays) QUOKKA_OTLP_ENDPOINT='' \
+  QUOKKA_DATABASE_URL=$(postgres_url 127.0.0.1 quokka_stays) \
     "$(target_folder)/release/stays" seed --stays "$STAYS" >"$LOGS/stays-seed.log" 2>&1 || {
     tail -n 20 "$LOGS/stays-seed.log" >&2
     die "the stays could not be loaded"
