@@ -39,6 +39,9 @@ pub struct PoolOptions {
     pub acquire_timeout: Duration,
     /// How long the server works on one statement before it gives up.
     pub statement_timeout: Duration,
+    /// How long the server waits within a transaction for its next statement before it ends the session. A process
+    /// that hangs, or whose machine is gone, must not keep what it had locked.
+    pub idle_in_transaction_timeout: Duration,
 }
 
 impl Default for PoolOptions {
@@ -47,6 +50,7 @@ impl Default for PoolOptions {
             connections_max: 8,
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(10),
+            idle_in_transaction_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -66,10 +70,16 @@ pub fn connect_lazy(
     let connect = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|_| UrlError)?
         .application_name(application)
-        .options([(
-            "statement_timeout",
-            options.statement_timeout.as_millis().to_string(),
-        )]);
+        .options(
+            [
+                ("statement_timeout", options.statement_timeout),
+                (
+                    "idle_in_transaction_session_timeout",
+                    options.idle_in_transaction_timeout,
+                ),
+            ]
+            .map(|(name, time)| (name, time.as_millis().to_string())),
+        );
     spans::connects_to(&connect);
     Ok(PgPoolOptions::new()
         .max_connections(options.connections_max)
@@ -243,6 +253,7 @@ fn is_unavailable_code(code: &str) -> bool {
     ];
     const CODES: &[&str] = &[
         "25006", // read-only transaction: the server is a standby
+        "25P03", // idle in transaction: this process hung
         "3D000", // the database isn't made yet
         "55P03", // lock not available
         "57014", // query canceled: it took too long

@@ -23,8 +23,12 @@ use crate::{
 /// Most requests of one claim call: keeps the script short and its lists below Lua's limit.
 const CLAIM_BATCH_MAX: usize = 256;
 
-/// Most entries of one settling or rebuilding call, for the same reasons.
+/// Most entries of one rebuilding call, and of one that ends claims, for the same reasons.
 const ENTRIES_MAX: usize = 1_000;
+
+/// Most entries of one settling call. Every claim is settled once, in the middle of the rush, and the claims of others
+/// wait for a call that runs: it has to be as short as theirs.
+const SETTLED_MAX: usize = 64;
 
 /// A rebuild that nobody finished is gone after this many seconds.
 const REBUILD_TTL_SECONDS: i64 = 600;
@@ -223,7 +227,7 @@ impl SaleStock {
         let all: Vec<_> = marks
             .chain(removed.iter().map(|entry| (false, entry)))
             .collect();
-        for chunk in all.chunks(ENTRIES_MAX) {
+        for chunk in all.chunks(SETTLED_MAX) {
             let mut command = self.call(&self.scripts.settle, &Keys::of(sale));
             command.arg(chunk.iter().filter(|(mark, _)| *mark).count());
             for (_, entry) in chunk {

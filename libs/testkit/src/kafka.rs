@@ -14,14 +14,23 @@ use crate::{
     error::While as _,
     free_port,
     process::{self, Server, Signal, Spec},
-    tools,
+    storage, tools,
 };
 
-/// Small and quick to start rather than quick to run.
-const JVM: &[&str] = &[
+/// Small and quick to start rather than quick to run, as tests want it.
+const QUICK_TO_START: &[&str] = &[
     "-Xmx256m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-Dlog4j2.level=WARN",
+];
+
+/// As the local platform runs it: compiled in full, and with a collector that keeps its pauses short.
+const QUICK_TO_RUN: &[&str] = &[
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
     "-Dlog4j2.level=WARN",
 ];
 
@@ -47,7 +56,12 @@ impl Kafka {
 
         let java_with = move |main: &'static str| {
             let mut command = Command::new(&java);
-            command.args(JVM).args(["-cp", &class_path, main]);
+            let jvm = if storage::is_for_load() {
+                QUICK_TO_RUN
+            } else {
+                QUICK_TO_START
+            };
+            command.args(jvm).args(["-cp", &class_path, main]);
             command
         };
         let mut format = java_with("kafka.tools.StorageTool");

@@ -35,7 +35,7 @@ pub use kube_api::KubeApi;
 pub use ports::free_port;
 pub use postgres::{Database, Postgres};
 pub use redis::Redis;
-pub use storage::keep_data_on_disk;
+pub use storage::{keep_data_on_disk, set_up_for_load};
 pub use tokens::{JwksServer, TokenIssuer};
 pub use wait::{Outcome, eventually};
 

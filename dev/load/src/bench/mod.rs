@@ -64,6 +64,7 @@ const GOAL_LOCK_RATIO: f64 = 0.5;
 /// Runs every measurement and prints it; returns how many goals were missed.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<usize> {
     println!("starting Redis, Kafka, PostgreSQL and the release binaries");
+    testkit::set_up_for_load();
     if plan.in_memory {
         println!("  data in memory where there is room, PostgreSQL without fsync");
     } else {

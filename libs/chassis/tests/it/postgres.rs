@@ -11,6 +11,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 use testkit::{Postgres, eventually, unique_name};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::PATIENCE;
@@ -269,6 +270,28 @@ async fn a_statement_that_takes_too_long_is_unavailable() {
         .execute(&pool)
         .await
         .unwrap_err();
+    assert!(is_unavailable(&error), "{error}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_hangs_loses_its_locks() {
+    let database = Postgres::shared().await.create_database().await.unwrap();
+    let direct = database.pool().await.unwrap();
+    sqlx::query("CREATE TABLE greetings AS SELECT 1 AS id")
+        .execute(&direct)
+        .await
+        .unwrap();
+    let options = PoolOptions {
+        idle_in_transaction_timeout: Duration::from_millis(50),
+        ..options()
+    };
+    let pool = connect_lazy(&SecretString::from(database.url), "test", options).unwrap();
+    let locks = "SELECT id FROM greetings FOR UPDATE";
+    let mut hanging = pool.begin().await.unwrap();
+    sqlx::query(locks).execute(&mut *hanging).await.unwrap();
+    let taken = timeout(PATIENCE, sqlx::query(locks).execute(&direct)).await;
+    assert!(taken.is_ok_and(|taken| taken.is_ok()));
+    let error = sqlx::query(locks).execute(&mut *hanging).await.unwrap_err();
     assert!(is_unavailable(&error), "{error}");
 }
 

@@ -487,6 +487,19 @@ impl Raw {
         bytes
     }
 
+    /// What comes until it ends with `end`.
+    pub(crate) async fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let reading = async {
+            while !bytes.ends_with(end) {
+                let read = self.stream.read_buf(&mut bytes).await.unwrap();
+                assert!(read > 0, "the connection ended after {bytes:?}");
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("no answer");
+        bytes
+    }
+
     /// `None` when the connection ends first.
     pub(crate) async fn try_answer(&mut self) -> Option<Answer> {
         let mut lines = Vec::new();

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chassis::postgres::{PoolOptions, connect_lazy};
 use reqwest::StatusCode;
 use sale_stock::books::{SaleDefinition, SaleKind};
+use secrecy::SecretString;
 use testkit::eventually;
+use tokio::time::timeout;
 
 use crate::world::{Answer, PLENTY, Role, Told, World, rush, users};
 
@@ -267,6 +270,26 @@ async fn a_recovery_waits_for_what_another_process_has_yet_to_read() {
     assert_eq!(world.entries(sale.uid).await.len(), told.yes.len());
     other.signal("CONT");
     world.check(&steward, &sale, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_hangs_with_the_sale_locked_does_not_hold_up_a_recovery() {
+    let world = World::start().await;
+    let ledger = world.ledger().await;
+    let sale = world.definition(SaleKind::TimeSale, 5, 1).await;
+    world.open(&ledger, &sale).await;
+    let url = SecretString::from(world.database.url.as_str());
+    let pool = connect_lazy(&url, "hangs", PoolOptions::default()).unwrap();
+    let mut hanging = pool.begin().await.unwrap();
+    sqlx::query("SELECT uid FROM sales WHERE uid = $1 FOR UPDATE")
+        .bind(sale.uid.0)
+        .execute(&mut *hanging)
+        .await
+        .unwrap();
+    world.redis.flush().await.unwrap();
+    timeout(RECOVERED_WITHIN, world.until_open(sale.uid))
+        .await
+        .expect("the sale stays locked");
 }
 
 /// Has guests claim while a process that reads a part of the log hangs.

@@ -719,12 +719,27 @@ impl Role {
     }
 }
 
+impl Role {
+    /// What the process said last, for whoever reads why a test failed.
+    fn tell_end(&self) {
+        const LINES_MAX: usize = 40;
+        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        println!("{} at {} said last:", self.role, self.url);
+        for line in &lines[lines.len().saturating_sub(LINES_MAX)..] {
+            println!("  {line}");
+        }
+    }
+}
+
 impl Drop for Role {
     fn drop(&mut self) {
         // It may be gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            self.tell_end();
+        } else {
             let _ = std::fs::remove_file(&self.log);
         }
     }

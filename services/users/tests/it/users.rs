@@ -150,7 +150,12 @@ async fn what_can_not_be_an_account_is_refused_and_changes_nothing() {
             .as_str()
             .unwrap_or_default();
         assert!(given.starts_with(reason), "{body}: {given}");
-        expected["detail"] = json!(format!("{pointer}: {given}"));
+        let place = if pointer.is_empty() {
+            "the body"
+        } else {
+            pointer
+        };
+        expected["detail"] = json!(format!("{place}: {given}"));
         expected["errors"] = json!([{"detail": given, "pointer": format!("#{pointer}")}]);
         assert_eq!((answer.status, &answer.body), (400, &expected), "{body}");
     }
