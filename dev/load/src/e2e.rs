@@ -1,4 +1,5 @@
-//! The platform's main job from the outside: sales declared, claimed, given back, sold out and removed.
+//! The platform's main job from the outside: sales declared, claimed, given back, sold out and removed; stays ordered,
+//! paid and cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +14,28 @@ use uuid::Uuid;
 use crate::checker::{Conditions, Ending, check};
 use crate::guests::{Guest, sign_up_and_in};
 use crate::http::{Answer, Call, Connection};
+use crate::orders;
 use crate::platform::{Declaration, Declared, Kind, Platform};
 use crate::sale_run::{self, Quiet, Run, Size, WINDOW};
 use crate::storm::{self, Progress, Storm};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const REAL_GUESTS: usize = 10;
 
 /// Runs everything; returns how many things did not hold.
-pub(crate) async fn run(platform: &Platform, size: Size) -> anyhow::Result<usize> {
+pub(crate) async fn run(
+    platform: &Platform,
+    size: Size,
+    orders: &orders::Plan,
+) -> anyhow::Result<usize> {
     println!(
-        "[1/4] {} guests sign up, sign in and claim a coupon each",
+        "[1/5] {} guests sign up, sign in and claim a coupon each",
         REAL_GUESTS
     );
     let guests = real_guests_claim(platform).await?;
     println!(
-        "[2/4] {} calls by {} guests over {} connections on a stock of {}",
+        "[2/5] {} calls by {} guests over {} connections on a stock of {}",
         size.calls, size.guests, size.connections, size.stock
     );
     let run = Run {
@@ -50,9 +56,14 @@ pub(crate) async fn run(platform: &Platform, size: Size) -> anyhow::Result<usize
         left.is_empty(),
         "a removed sale left keys in Redis: {left:?}"
     );
-    println!("[3/4] a time sale's claims expire, are given back, and are sold again");
+    println!("[3/5] a time sale's claims expire, are given back, and are sold again");
     failed += time_sale_claims_come_back(platform).await?;
-    println!("[4/4] bad input is refused with its reason");
+    println!(
+        "[4/5] stays are ordered, paid, cancelled and left unpaid, and {} guests want the last rooms",
+        orders.order_guests
+    );
+    failed += orders::run(platform, orders).await?;
+    println!("[5/5] bad input is refused with its reason");
     bad_input_is_refused(platform, &guests[0]).await?;
     println!(
         "{}",
@@ -65,7 +76,7 @@ pub(crate) async fn run(platform: &Platform, size: Size) -> anyhow::Result<usize
     Ok(failed)
 }
 
-fn open_sale(kind: Kind, stock: usize, claim_ttl: &'static str) -> Declaration {
+pub(crate) fn open_sale(kind: Kind, stock: usize, claim_ttl: &'static str) -> Declaration {
     let starts = sale_run::round_up_to_second(Timestamp::now() - SignedDuration::from_mins(1));
     let name = format!("e2e-{}", &Uuid::new_v4().simple().to_string()[..12]);
     Declaration {
@@ -75,6 +86,7 @@ fn open_sale(kind: Kind, stock: usize, claim_ttl: &'static str) -> Declaration {
         starts,
         ends: starts + SignedDuration::from_hours(2),
         claim_ttl,
+        region: "jeju",
     }
 }
 
@@ -90,6 +102,7 @@ async fn send(
         path: path.parse()?,
         authorization: guest.map(|guest| guest.authorization.clone()),
         body: body.map(|body| body.to_string().into()).unwrap_or_default(),
+        key: None,
     };
     let answer = Connection::new(platform.api).send(&call, TIMEOUT).await;
     answer.map_err(|no| anyhow::anyhow!("{} {path}: no answer ({no:?})", call.method))
@@ -230,7 +243,7 @@ async fn real_guests_claim(platform: &Platform) -> anyhow::Result<Vec<Guest>> {
     Ok(guests)
 }
 
-async fn wait_until_open(platform: &Platform, sale: &Declared) -> anyhow::Result<()> {
+pub(crate) async fn wait_until_open(platform: &Platform, sale: &Declared) -> anyhow::Result<()> {
     let path = format!("{}/{}", sale.declaration.kind.path(), sale.declaration.name);
     platform
         .until("the API knows the sale", PATIENCE, async || {

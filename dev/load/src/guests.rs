@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use hyper::Uri;
 use hyper::header::HeaderValue;
-use hyper::{Method, Uri};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, decode_header, encode};
 use serde::Serialize;
@@ -45,7 +45,7 @@ struct AccessClaims<'a> {
     jti: Uuid,
     iat: i64,
     exp: i64,
-    roles: [&'a str; 0],
+    roles: &'a [&'a str],
 }
 
 impl TokenSigner {
@@ -72,6 +72,11 @@ impl TokenSigner {
 
     /// A new guest.
     pub(crate) fn guest(&self) -> anyhow::Result<Guest> {
+        self.somebody(&[])
+    }
+
+    /// Somebody new with these roles.
+    pub(crate) fn somebody(&self, roles: &[&str]) -> anyhow::Result<Guest> {
         let user = Uuid::now_v7();
         let now = Timestamp::now().as_second();
         let claims = AccessClaims {
@@ -81,7 +86,7 @@ impl TokenSigner {
             jti: Uuid::new_v4(),
             iat: now,
             exp: now + TOKEN_LIFE_S,
-            roles: [],
+            roles,
         };
         let header = Header {
             kid: Some(self.key_id.clone()),
@@ -127,10 +132,8 @@ pub(crate) async fn sign_up_and_in(address: SocketAddr) -> anyhow::Result<(Guest
     };
 
     let me = Call {
-        method: Method::GET,
-        path: Uri::from_static("/v1/users/me"),
         authorization: Some(guest.authorization.clone()),
-        body: Bytes::new(),
+        ..Call::get(Uri::from_static("/v1/users/me"))
     };
     let me = connection
         .send(&me, TIMEOUT)

@@ -26,6 +26,8 @@ pub(crate) struct Call {
     pub(crate) authorization: Option<HeaderValue>,
     /// JSON body; empty for none.
     pub(crate) body: Bytes,
+    /// `Idempotency-Key`, if any.
+    pub(crate) key: Option<HeaderValue>,
 }
 
 impl Call {
@@ -44,6 +46,7 @@ impl Call {
             path,
             authorization,
             body: Bytes::new(),
+            key: None,
         }
     }
 }
@@ -128,6 +131,9 @@ impl Connection {
         headers.insert(HOST, self.host.clone());
         if let Some(authorization) = &call.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        if let Some(key) = &call.key {
+            headers.insert("idempotency-key", key.clone());
         }
         if call.body.is_empty() {
             if call.method == Method::POST {

@@ -10,6 +10,7 @@ mod faults;
 mod guests;
 mod history;
 mod http;
+mod orders;
 mod platform;
 mod sale_run;
 mod storm;
@@ -44,12 +45,14 @@ struct Target {
 
 #[derive(Subcommand)]
 enum Run {
-    /// Many guests on few units through the gateway, then the life of a time sale's claims, then the clean-up.
+    /// Many guests on few units through the gateway, then the life of a time sale's claims, then that of orders.
     E2e {
         #[command(flatten)]
         target: Target,
         #[command(flatten)]
         size: sale_run::Size,
+        #[command(flatten)]
+        orders: orders::Plan,
     },
     /// The same under faults, one after another; needs the local platform.
     Chaos {
@@ -70,8 +73,12 @@ enum Run {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().run {
-        Run::E2e { target, size } => match Platform::connect(target.api, &target.namespace).await {
-            Ok(platform) => e2e::run(&platform, size).await,
+        Run::E2e {
+            target,
+            size,
+            orders,
+        } => match Platform::connect(target.api, &target.namespace).await {
+            Ok(platform) => e2e::run(&platform, size, &orders).await,
             Err(error) => Err(error),
         },
         Run::Chaos { target, size, plan } => {

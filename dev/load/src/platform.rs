@@ -60,6 +60,8 @@ pub(crate) struct Declaration {
     pub(crate) ends: Timestamp,
     /// Only for time sales.
     pub(crate) claim_ttl: &'static str,
+    /// Only for time sales: where they lower prices.
+    pub(crate) region: &'static str,
 }
 
 impl Declaration {
@@ -74,7 +76,7 @@ impl Declaration {
         });
         let more = match self.kind {
             Kind::TimeSale => {
-                json!({"stock": self.stock, "target": {"regions": ["jeju"]}, "claimTtl": self.claim_ttl})
+                json!({"stock": self.stock, "target": {"regions": [self.region]}, "claimTtl": self.claim_ttl})
             }
             Kind::CouponCampaign => {
                 json!({"quantity": self.stock, "coupon": {"validFor": "720h", "minOrderAmount": 50000}})
@@ -400,6 +402,48 @@ impl Platform {
             },
         )
         .await
+    }
+
+    /// Sets a variable of a Deployment's program, or takes it away, and waits until only pods that have it so are left.
+    /// Answers what it was.
+    pub(crate) async fn set_variable(
+        &self,
+        deployment: &str,
+        name: &str,
+        value: Option<&str>,
+    ) -> anyhow::Result<Option<String>> {
+        let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
+        let pod = deployments.get(deployment).await?.spec.unwrap_or_default();
+        let pod = pod.template.spec.unwrap_or_default();
+        let container = pod.containers.into_iter().next();
+        let container = container.with_context(|| format!("{deployment} has no container"))?;
+        let before = container.env.into_iter().flatten();
+        let before = before.into_iter().find(|variable| variable.name == name);
+        let variable = match value {
+            Some(value) => json!({"name": name, "value": value}),
+            None => json!({"name": name, "$patch": "delete"}),
+        };
+        let containers = json!([{"name": container.name, "env": [variable]}]);
+        let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        let patched = deployments
+            .patch(
+                deployment,
+                &PatchParams::default(),
+                &Patch::Strategic(patch),
+            )
+            .await?;
+        let what = format!("{deployment} is rolled out with another {name}");
+        self.until(&what, Duration::from_secs(120), async || {
+            let status = deployments.get(deployment).await?.status;
+            let status = status.unwrap_or_default();
+            let pods = status.replicas;
+            Ok(status.observed_generation >= patched.metadata.generation
+                && pods.is_some_and(|pods| pods > 0)
+                && status.updated_replicas == pods
+                && status.ready_replicas == pods)
+        })
+        .await?;
+        Ok(before.and_then(|variable| variable.value))
     }
 
     /// Waits for a condition; an error while looking counts as not yet.

@@ -241,6 +241,7 @@ async fn sell(
         starts,
         ends: starts + run.window,
         claim_ttl: run.claim_ttl,
+        region: "jeju",
     };
     let sale = platform.declare(declaration).await?;
     disturbance.before_start(platform).await?;
