@@ -153,10 +153,9 @@ impl Desk {
         user_id: Uuid,
         order_id: Uuid,
     ) -> Result<(Order, Vec<HistoryEntry>), DeskError> {
-        let order = store::find(&self.pool, user_id, order_id)
+        store::find(&self.pool, user_id, order_id)
             .await?
-            .ok_or(DeskError::NoOrder)?;
-        Ok((order, store::history(&self.pool, order_id).await?))
+            .ok_or(DeskError::NoOrder)
     }
 
     /// A guest's orders, latest first.

@@ -246,16 +246,21 @@ pub async fn by_request(
     row.map(Order::try_from).transpose()
 }
 
-/// A guest's order.
+/// A guest's order with its history: both as they were at one moment, or the history may tell of what the order isn't yet.
 pub async fn find(
     pool: &PgPool,
     user_id: Uuid,
     order_id: Uuid,
-) -> Result<Option<Order>, sqlx::Error> {
+) -> Result<Option<(Order, Vec<HistoryEntry>)>, sqlx::Error> {
+    let one_moment = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+    let mut tx = pool.begin_with(one_moment).await?;
     let row = select!("WHERE order_id = $1 AND user_id = $2", order_id, user_id)
-        .fetch_optional(pool)
+        .fetch_optional(&mut *tx)
         .await?;
-    row.map(Order::try_from).transpose()
+    let Some(row) = row else { return Ok(None) };
+    let found = (Order::try_from(row)?, history(&mut tx, order_id).await?);
+    tx.commit().await?;
+    Ok(Some(found))
 }
 
 /// A guest's orders, latest first, from behind `before`.
@@ -278,12 +283,15 @@ pub async fn list(
 }
 
 /// What happened to an order, first things first.
-pub async fn history(pool: &PgPool, order_id: Uuid) -> Result<Vec<HistoryEntry>, sqlx::Error> {
+async fn history(
+    connection: &mut PgConnection,
+    order_id: Uuid,
+) -> Result<Vec<HistoryEntry>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT at, event, from_phase, to_phase, detail FROM order_history WHERE order_id = $1 ORDER BY seq",
         order_id
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows
         .into_iter()

@@ -37,21 +37,11 @@ async fn unpaid_orders_expire_once_with_any_number_of_replicas() {
 /// Guests who pay in the very moment in which their orders expire, at three replicas.
 #[tokio::test]
 async fn of_payment_and_expiry_exactly_one_wins() {
-    let times = Times {
-        payment_window: Duration::from_millis(2_500),
-        ..LONG
-    };
-    let platform = Platform::with(times, 3).await;
+    let platform = Platform::with(LONG, 3).await;
     let guest = platform.guest();
-    let orders: Vec<Uuid> =
-        futures::future::join_all((0..24).map(|_| platform.placed(&guest))).await;
-    for order in &orders {
-        platform
-            .reply(OrderReply::Held {
-                order_id: OrderId(*order),
-            })
-            .await;
-    }
+    let held = (0..24).map(|_| platform.held(&guest));
+    let orders: Vec<Uuid> = futures::future::join_all(held).await;
+    platform.end_window(Duration::from_secs(2)).await;
     // The schedulers look twice a second; each guest tries until an answer tells that it is decided.
     let tries = orders.iter().enumerate().map(async |(index, order)| {
         let key = format!("pay-{index}");

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use events::saga::{OrderId, OrderReply};
-use orders::config::Times;
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
@@ -108,16 +107,12 @@ async fn a_refused_payment_leaves_time_for_another() {
 
 #[tokio::test]
 async fn a_capture_that_comes_after_the_end_is_refunded_once() {
-    let times = Times {
-        payment_window: Duration::from_millis(2_000),
-        settle_max: Duration::from_millis(200),
-        ..LONG
-    };
-    let platform = Platform::with(times, 1).await;
+    let platform = Platform::start().await;
     let guest = platform.guest();
     let order = platform.held(&guest).await;
     let order_id = OrderId(order);
     platform.pay(&guest, order, "slow", total()).await.ok(200);
+    platform.end_window(Duration::ZERO).await;
     platform.until(&guest, order, "EXPIRED").await;
     platform
         .pay(&guest, order, "slow", total())

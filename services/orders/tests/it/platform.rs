@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::peers::{self, Answers};
 
 /// Long enough for a busy machine: every wait ends as soon as its condition holds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Times of an order that nothing ends while a test runs.
 pub(crate) const LONG: Times = Times {
@@ -320,6 +320,18 @@ impl Platform {
             if holds(&shown) { Ok(shown) } else { Err(shown) }
         })
         .await
+    }
+
+    /// Lets the time of every order be over so much from now.
+    pub(crate) async fn end_window(&self, after: Duration) {
+        sqlx::query(
+            "UPDATE orders SET expires_at = now() + $1::interval, due_at = now() + $1::interval,
+             settled_by = CASE WHEN settled_by IS NOT NULL THEN now() + $1::interval END",
+        )
+        .bind(sqlx::postgres::types::PgInterval::try_from(after).unwrap())
+        .execute(&self.pool)
+        .await
+        .unwrap();
     }
 
     /// What `payments` asks.
