@@ -6,13 +6,15 @@ use reqwest::StatusCode;
 use serde_json::json;
 use testkit::eventually;
 
-use crate::world::{PATIENCE, World, campaign, condition, is_in, is_ready, time_sale, uid_of};
+use crate::world::{
+    LEAD, PATIENCE, World, campaign, condition, is_in, is_ready, time_sale, uid_of,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_sale_runs_from_its_declaration_to_its_removal() {
     let world = World::new().await;
     let operator = world.operator();
-    let sale: TimeSale = world.create(time_sale("jeju", 3, 8, 3_600)).await;
+    let sale: TimeSale = world.create(time_sale("jeju", 3, LEAD, 3_600)).await;
     let uid = sale.uid().unwrap();
 
     let status = world.until::<TimeSale>("jeju", is_ready).await;
@@ -111,7 +113,7 @@ async fn a_time_sale_runs_from_its_declaration_to_its_removal() {
 async fn a_sale_ends_at_its_end() {
     let world = World::new().await;
     let _operator = world.operator();
-    let sale: TimeSale = world.create(time_sale("short", 3, 0, 12)).await;
+    let sale: TimeSale = world.create(time_sale("short", 3, 0, 30)).await;
     world.sell("time-sales", "short", 2).await;
     let status = world.until::<TimeSale>("short", is_in(Phase::Ended)).await;
     assert!(status.phase_since >= Some(sale.spec.ends));
@@ -177,7 +179,7 @@ pub(crate) fn looks_of(kind: &str, outcome: &str) -> f64 {
 async fn a_sale_opens_with_the_operator_dead() {
     let world = World::new().await;
     let operator = world.operator();
-    let sale: TimeSale = world.create(time_sale("alone", 3, 8, 3_600)).await;
+    let sale: TimeSale = world.create(time_sale("alone", 3, LEAD, 3_600)).await;
     world.until::<TimeSale>("alone", is_ready).await;
     operator.kill().await;
     world.sell("time-sales", "alone", 3).await;

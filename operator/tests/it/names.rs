@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use testkit::{KubeApi, eventually};
 
-use crate::world::{PATIENCE, Stores, World, campaign, condition, is_ready, time_sale, uid_of};
+use crate::world::{
+    LEAD, PATIENCE, Stores, World, campaign, condition, is_ready, time_sale, uid_of,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_sale_of_a_name_is_refused_and_harms_nothing() {
@@ -92,7 +94,7 @@ async fn a_topic_with_records_of_somebody_else_is_left_alone() {
 async fn terms_changed_after_the_start_are_refused_though_no_operator_saw_it_start() {
     let world = World::new().await;
     let operator = world.operator();
-    let sale: TimeSale = world.create(time_sale("fixed", 3, 8, 3_600)).await;
+    let sale: TimeSale = world.create(time_sale("fixed", 3, LEAD, 3_600)).await;
     world.until::<TimeSale>("fixed", is_ready).await;
     operator.kill().await;
     world.sell("time-sales", "fixed", 1).await;

@@ -32,6 +32,10 @@ use uuid::Uuid;
 /// Long enough for a busy machine: every wait ends as soon as its condition holds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Seconds until a sale opens that has to be in place before: long enough for a busy machine, since every test waits for
+/// the start.
+pub(crate) const LEAD: i64 = 20;
+
 /// Who the operator is to the Kubernetes API.
 const SERVICE_ACCOUNT: &str = "quokka-operator";
 

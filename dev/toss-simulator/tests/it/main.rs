@@ -299,7 +299,7 @@ struct Received(mpsc::Receiver<(String, Value)>);
 
 impl Received {
     async fn next(&mut self) -> (String, Value) {
-        timeout(Duration::from_secs(30), self.0.recv())
+        timeout(Duration::from_secs(60), self.0.recv())
             .await
             .unwrap()
             .unwrap()

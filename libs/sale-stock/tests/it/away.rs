@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{claim_one, gate, new_sale, new_user, open, request, terms};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_redis_that_is_gone_is_an_error_and_is_found_again() {

@@ -11,7 +11,7 @@ use testkit::eventually;
 
 use crate::{claim_all, claim_one, new_sale, new_user, open, request, shared_stock, terms};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_sale_without_a_gate_takes_nothing() {

@@ -7,7 +7,7 @@ use sale_stock::RedisSettings;
 use sale_stock::books::{AmountDiscount, Discount, Target};
 use sale_stock::discounts::{Discounts, SaleDiscount};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn discount(sale_id: &str, amount: i64, lasts: SignedDuration) -> SaleDiscount {
     let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap();

@@ -57,7 +57,7 @@ async fn a_copy_of_the_data_in_another_run_of_the_server_sells_nothing() {
             .await
             .unwrap();
     }
-    let snapshot = testkit::eventually(std::time::Duration::from_secs(20), async || {
+    let snapshot = testkit::eventually(std::time::Duration::from_secs(60), async || {
         stock.snapshot(sale).await
     })
     .await;
