@@ -1,7 +1,6 @@
 //! Appends records with acks=all and idempotence, and tells an append that is certainly not in the log from
 //! one whose outcome is unknown.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +10,12 @@ use rdkafka::config::ClientConfig;
 pub use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 use tracing::Span;
 use tracing::field::Empty;
 
+use crate::polled::Polled;
 use crate::{Partition, Record, TraceParent};
 
 /// How the producer is set up.
@@ -41,6 +41,32 @@ impl ProducerSettings {
             message_timeout: Duration::from_secs(4),
             queue_records_max: 10_000,
         }
+    }
+
+    /// What every client of ours that appends has: idempotent, acknowledged by all in-sync replicas, bounded.
+    pub(crate) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", &self.client_id)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set(
+                "message.timeout.ms",
+                self.message_timeout.as_millis().to_string(),
+            )
+            .set("request.timeout.ms", "2000")
+            .set(
+                "queue.buffering.max.messages",
+                self.queue_records_max.to_string(),
+            )
+            .set("queue.buffering.max.kbytes", "65536")
+            .set("socket.nagle.disable", "true")
+            .set("allow.auto.create.topics", "false")
+            .set("retry.backoff.ms", "50")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "500");
+        config
     }
 }
 
@@ -117,38 +143,10 @@ impl ProducerContext for Context {
     }
 }
 
-/// How long the thread that runs the acknowledgements waits for one before it looks whether it should end. Its client
-/// spins through the last millisecond of each wait, so that short waits cost CPU while nothing happens.
-const POLL_WAIT: Duration = Duration::from_secs(1);
+type Client = Polled<Context>;
 
-/// A client and the thread that runs its acknowledgements, which ends soon after this is dropped.
-struct Inner {
-    client: Arc<BaseProducer<Context>>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Inner {
-    fn start(config: &ClientConfig) -> Result<Self, KafkaError> {
-        let client: BaseProducer<Context> = config.create_with_context(Context)?;
-        let client = Arc::new(client);
-        let ended = Arc::new(AtomicBool::new(false));
-        let (polled, told) = (Arc::clone(&client), Arc::clone(&ended));
-        std::thread::Builder::new()
-            .name("kafka-producer".to_owned())
-            .spawn(move || {
-                while !told.load(Ordering::Relaxed) {
-                    polled.poll(POLL_WAIT);
-                }
-            })
-            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { client, ended })
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
+fn start(config: &ClientConfig) -> Result<Client, KafkaError> {
+    Polled::start(config, Context, "kafka-producer")
 }
 
 /// Appends to any topic. Cheap to clone; one thread of its own runs the acknowledgements.
@@ -159,7 +157,7 @@ pub struct Producer {
 
 struct Shared {
     config: ClientConfig,
-    inner: ArcSwap<Inner>,
+    inner: ArcSwap<Client>,
     /// Held while a broken client is replaced.
     replacing: Mutex<()>,
 }
@@ -173,30 +171,10 @@ impl std::fmt::Debug for Producer {
 impl Producer {
     /// Starts connecting; brokers that are away are found when they come.
     pub fn new(settings: &ProducerSettings) -> Result<Self, KafkaError> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &settings.brokers)
-            .set("client.id", &settings.client_id)
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set(
-                "message.timeout.ms",
-                settings.message_timeout.as_millis().to_string(),
-            )
-            .set("request.timeout.ms", "2000")
-            .set(
-                "queue.buffering.max.messages",
-                settings.queue_records_max.to_string(),
-            )
-            .set("queue.buffering.max.kbytes", "65536")
-            // Claims are gathered before they come here: waiting for more would only add latency.
-            .set("linger.ms", "0")
-            .set("socket.nagle.disable", "true")
-            .set("allow.auto.create.topics", "false")
-            .set("retry.backoff.ms", "50")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "500");
-        let inner = Inner::start(&config)?;
+        let mut config = settings.config();
+        // Claims are gathered before they come here: waiting for more would only add latency.
+        config.set("linger.ms", "0");
+        let inner = start(&config)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
@@ -237,7 +215,7 @@ impl Producer {
             }));
         }
         let inner = self.shared.inner.load();
-        match inner.client.send(record) {
+        match inner.send(record) {
             Ok(()) => Ok(()),
             Err((source, _)) => {
                 if source.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
@@ -281,7 +259,6 @@ impl Producer {
         let name = topic.to_owned();
         let asked = tokio::task::spawn_blocking(move || {
             let metadata = inner
-                .client
                 .client()
                 .fetch_metadata(Some(&name), timeout)
                 .map_err(|error| (error.to_string(), false))?;
@@ -314,7 +291,6 @@ impl Producer {
         let asked = tokio::task::spawn_blocking(move || {
             // Of no topic at all: cheap with any number of topics.
             inner
-                .client
                 .client()
                 .fetch_metadata(Some("quokka.ping"), timeout)
                 .map(drop)
@@ -332,13 +308,13 @@ impl Producer {
 
     /// Records that wait for their fate.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.shared.inner.load().client.in_flight_count()).unwrap_or(0)
+        usize::try_from(self.shared.inner.load().in_flight_count()).unwrap_or(0)
     }
 
     /// Waits until the fate of every record sent is known.
     pub async fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
         let inner = self.shared.inner.load_full();
-        tokio::task::spawn_blocking(move || inner.client.flush(timeout))
+        tokio::task::spawn_blocking(move || inner.flush(timeout))
             .await
             .unwrap_or(Err(KafkaError::Canceled))
     }
@@ -361,7 +337,7 @@ fn span(topic: &str, partition: Partition) -> Span {
 
 impl Shared {
     /// A client with a fatal error never sends again: puts a new one in its place, once.
-    fn replace(&self, broken: &Arc<Inner>) {
+    fn replace(&self, broken: &Arc<Client>) {
         let _one = self
             .replacing
             .lock()
@@ -369,7 +345,7 @@ impl Shared {
         if !Arc::ptr_eq(&self.inner.load(), broken) {
             return;
         }
-        match Inner::start(&self.config) {
+        match start(&self.config) {
             Ok(inner) => {
                 tracing::warn!("kafka producer replaced after a fatal error");
                 self.inner.store(Arc::new(inner));
