@@ -123,6 +123,9 @@ QUOKKA_GATEWAY_TRUSTED_PROXIES: {{ join "," $values.ingress.trustedProxies | quo
 {{- if has "kafka" $program.needs }}
 QUOKKA_KAFKA_BROKERS: {{ required "kafka.brokers: give the address of Kafka, host:port" $values.kafka.brokers | quote }}
 {{- end }}
+{{- if and (has "kafka" $program.needs) (ne .name "promotions") }}
+QUOKKA_SAGA_PARTITIONS: {{ $values.kafka.sagaPartitions | quote }}
+{{- end }}
 {{- if eq .name "orders" }}
 QUOKKA_STAYS_URL: http://quokka-stays:8081
 QUOKKA_PROMOTIONS_URL: http://quokka-promotions-ledger:8081
