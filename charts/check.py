@@ -34,6 +34,8 @@ PROGRAMS = {
 LIBRARIES = "libs"
 # Series that Prometheus itself makes.
 OF_PROMETHEUS = {"up", "ALERTS"}
+# What the client library exports of every process.
+OF_PROCESSES = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 
 problems = []
 
@@ -236,11 +238,11 @@ def check_expression(where, expression, exported, recorded):
     bare = re.sub(r'"[^"]*"', '""', expression)
     for metric in sorted(metrics_of(bare)):
         base = re.sub(r"_(count|sum|bucket)$", "", metric)
-        if metric not in recorded | OF_PROMETHEUS and metric not in exported and base not in exported:
+        if metric not in recorded | OF_PROMETHEUS | OF_PROCESSES and metric not in exported and base not in exported:
             wrong(where, f"no program exports {metric}")
 
 
-def check_alerts(chart, exported):
+def check_alerts(chart, exported, boards):
     folder = ROOT / "charts" / chart
     configured = read_yaml(folder / "values.yaml")["alerts"]["rules"]
     fires, stays_quiet = set(), set()
@@ -266,6 +268,7 @@ def check_alerts(chart, exported):
                 if "alert" in rule:
                     seen.add(name)
                     check_alert(preset, rule)
+                    check_leads_somewhere(preset, rule, groups, boards)
     for name in sorted(set(configured) | seen):
         where = f"charts/{chart} alert {name}"
         if name not in seen:
@@ -321,6 +324,27 @@ def check_alert(preset, rule):
             wrong(where, f"{key} {url} is no file of the repository")
 
 
+def check_leads_somewhere(preset, rule, groups, boards):
+    """The dashboard that an alert leads to shows what the alert is about."""
+    where = f"{preset} {rule['alert']}"
+    uid = rule["annotations"].get("dashboard_url", "").rsplit("/", 1)[-1].removesuffix(".json")
+    if uid not in boards:
+        wrong(where, f"leads to the dashboard {uid}, of which there is none")
+        return
+    recorded = {other["record"]: other["expr"] for group in groups for other in group["rules"] if "record" in other}
+    asked = series_of(rule["expr"])
+    for name in asked & set(recorded):
+        asked |= series_of(recorded[name])
+    # Whether a process is there at all is shown by what it exports.
+    about = asked - set(recorded) - OF_PROMETHEUS
+    if about and not about & boards[uid]:
+        wrong(where, f"is about {', '.join(sorted(about))}, and leads to {uid}, which shows none of it")
+
+
+def series_of(expression):
+    return metrics_of(re.sub(r'"[^"]*"', '""', expression))
+
+
 def check_runbooks(alerts):
     pages = {page.stem: page.read_text() for page in RUNBOOKS.glob("Quokka*.md")}
     index = (RUNBOOKS / "README.md").read_text()
@@ -339,8 +363,20 @@ def check_runbooks(alerts):
             wrong(where, "has no commands to paste")
 
 
+def dashboards():
+    """The series that each dashboard shows, by its uid."""
+    boards = {}
+    for path in sorted((ROOT / "manifests" / "dashboards").glob("*.json")):
+        board = json.loads(path.read_text())
+        expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+        boards[board["uid"]] = set().union(*(series_of(expression) for expression in expressions))
+    return boards
+
+
 def check_dashboards(exported):
     """Conventions of dashboards: found by every data source, cluster and namespace, said in words, of metrics that are."""
+    if not dashboards():
+        wrong("manifests/dashboards", "there are none")
     for path in sorted((ROOT / "manifests" / "dashboards").glob("*.json")):
         board, where = json.loads(path.read_text()), path.relative_to(ROOT)
         if board.get("uid") != path.stem:
@@ -348,14 +384,33 @@ def check_dashboards(exported):
         variables = [variable["name"] for variable in board["templating"]["list"]]
         if not {"datasource", "cluster", "namespace"} <= set(variables):
             wrong(where, f"its variables are {variables}")
+        numbers, places = [panel["id"] for panel in board["panels"]], [tuple(panel["gridPos"].values()) for panel in board["panels"]]
+        if len(set(numbers)) < len(numbers) or len(set(places)) < len(places):
+            wrong(where, "two panels have one number or one place")
         for panel in board["panels"]:
             name = f"{where} panel {panel.get('title')}"
             if not panel.get("title") or not panel.get("description") or not panel["fieldConfig"]["defaults"].get("unit"):
                 wrong(name, "lacks a title, a description or a unit")
             for target in panel["targets"]:
                 check_expression(name, target["expr"], exported, set())
+                if target["datasource"]["uid"] != "${datasource}":
+                    wrong(name, "asks another data source than the chosen one")
+                for selector in re.findall(r"\{([^}]*)\}", target["expr"]):
+                    if 'cluster=~"$cluster"' not in selector or 'namespace="$namespace"' not in selector:
+                        wrong(name, f"asks beyond the chosen clusters and namespace: {selector}")
                 if set(re.findall(r"\[([^\]]*)\]", target["expr"])) - {"$__rate_interval"}:
                     wrong(name, "has a window other than $__rate_interval")
+
+
+def check_copies():
+    """The chart's dashboards are those of manifests/."""
+    source = {f.name: f.read_text() for f in (ROOT / "manifests/dashboards").glob("*.json")}
+    copied = {f.name: f.read_text() for f in (ROOT / "charts/quokka/files/dashboards").glob("*.json")}
+    if source != copied:
+        wrong("charts/quokka/files/dashboards", "differs from manifests/dashboards; generate them again")
+    installed = {name for preset, document in documents("quokka") if preset == "quokka.production" for name in document.get("data") or {}}
+    if not set(source) <= installed:
+        wrong("charts/quokka", "doesn't install every dashboard where they are switched on")
 
 
 def check_definitions():
@@ -375,8 +430,10 @@ for chart in CHARTS:
     check_workloads(chart)
 check_environment()
 exported = exported_metrics()
-check_runbooks(set().union(*(check_alerts(chart, exported) for chart in CHARTS)))
+boards = dashboards()
+check_runbooks(set().union(*(check_alerts(chart, exported, boards) for chart in CHARTS)))
 check_dashboards(exported)
+check_copies()
 check_definitions()
 for problem in problems:
     print(problem, file=sys.stderr)

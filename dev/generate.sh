@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 
 step "Custom resources" cargo run --quiet -p quokka-crds -- crds
 cp crds/*.yaml charts/quokka-operator/files/crds/
+cp manifests/dashboards/*.json charts/quokka/files/dashboards/
 step "Charts' READMEs" charts/docs.sh
 step "Checked SQL" dev/sqlx-prepare.sh

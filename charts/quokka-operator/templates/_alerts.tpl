@@ -1,6 +1,6 @@
 {{/*
 One alert: `root`, `name`, `expr`, `summary` (one sentence, no templates) and `description` (with Prometheus's own
-templates). Whether it is on, for how long and how severe stands in the values under its name.
+templates), and the `dashboard` that shows more. Whether it is on, for how long and how severe stands in the values under its name.
 */}}
 {{- define "operator.alert" -}}
 {{- $alerts := .root.Values.alerts -}}
@@ -16,6 +16,6 @@ templates). Whether it is on, for how long and how severe stands in the values u
     summary: {{ .summary | quote }}
     description: {{ .description | quote }}
     runbook_url: {{ printf "%s/%s.md" (trimSuffix "/" $alerts.runbookUrl) .name | quote }}
-    dashboard_url: {{ $alerts.dashboardUrl | quote }}
+    dashboard_url: {{ $alerts.dashboardUrl | replace "{dashboard}" .dashboard | quote }}
 {{- end }}
 {{- end -}}
