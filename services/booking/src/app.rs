@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use chassis::auth::Verifier;
-use chassis::health::{Dependency, Readiness};
+use chassis::health::Readiness;
 use chassis::http::HttpOptions;
-use chassis::postgres::{PoolOptions, Schema, migrate, probe};
+use chassis::postgres::{self, PoolOptions, Schema};
 use chassis::serve::{Serve, Server, Shutdown};
 use events::consumer::ConsumerSettings;
 use events::inbox::{self, Handler, Inbox};
@@ -13,8 +14,7 @@ use events::outbox::{self, Relay};
 use events::producer::ProducerSettings;
 use events::{saga, topics};
 use sqlx::PgPool;
-use sqlx::migrate::{MigrateError, Migrator};
-use tokio_util::sync::CancellationToken;
+use sqlx::migrate::Migrator;
 
 use crate::api::{self, Api};
 use crate::calendar::Calendar;
@@ -50,14 +50,20 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
         connections_max: CONNECTIONS_MAX,
         ..PoolOptions::default()
     };
-    let pool = chassis::postgres::connect_lazy(&config.database_url, "booking", options)?;
+    let pool = postgres::connect_lazy(&config.database_url, "booking", options)
+        .context("use the database")?;
+    let database = readiness.dependency("postgres");
+    shutdown.task(
+        "postgres",
+        postgres::keep(pool.clone(), schema(), database, shutdown.token()),
+    );
     let verifier = Verifier::from_jwks_url(
         config.jwks_url.clone(),
         &config.jwt_issuer,
         &readiness,
         &shutdown,
     );
-    background(&config, &pool, readiness.dependency("postgres"), &shutdown)?;
+    background(&config, &pool, &shutdown)?;
     let api = Api(Arc::new(api::Parts { pool, verifier }));
     let server = Server::bind(Serve {
         http: Some((
@@ -79,109 +85,37 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(start(config).await?.run().await?)
 }
 
-fn background(
-    config: &Config,
-    pool: &PgPool,
-    database: Dependency,
-    shutdown: &Shutdown,
-) -> anyhow::Result<()> {
-    let migrated = CancellationToken::new();
-    shutdown.task(
-        "postgres",
-        keep(pool.clone(), database, migrated.clone(), shutdown.token()),
-    );
-
+fn background(config: &Config, pool: &PgPool, shutdown: &Shutdown) -> anyhow::Result<()> {
     let partitions = topics::saga(config.saga_partitions);
     shutdown.job(
         "topics",
         topics::ensure_until(config.kafka_brokers.clone(), partitions, shutdown.token()),
     );
-
     let producer = ProducerSettings::new(&config.kafka_brokers, &config.process.instance);
-    let relay = Relay::new(pool.clone(), &producer)?;
+    let relay = Relay::new(pool.clone(), &producer).context("set up the Kafka producer")?;
+    shutdown.task("outbox", relay.run(shutdown.token()));
+
+    let commands = (COMMANDS_GROUP, saga::BOOKING_COMMANDS);
+    read(config, pool, commands, Commands, shutdown)?;
+    let calendar = (CALENDAR_GROUP, saga::CALENDAR);
+    read(config, pool, calendar, Calendar, shutdown)?;
     shutdown.task(
-        "outbox",
-        after(
-            migrated.clone(),
-            shutdown.token(),
-            relay.run(shutdown.token()),
-        ),
+        "expiry",
+        expiry::run(pool.clone(), config.hold_expiry_every, shutdown.token()),
     );
-
-    read(
-        config,
-        pool,
-        COMMANDS_GROUP,
-        saga::BOOKING_COMMANDS,
-        Commands,
-        &migrated,
-        shutdown,
-    )?;
-    read(
-        config,
-        pool,
-        CALENDAR_GROUP,
-        saga::CALENDAR,
-        Calendar,
-        &migrated,
-        shutdown,
-    )?;
-
-    let expiry = expiry::run(pool.clone(), config.hold_expiry_every, shutdown.token());
-    shutdown.task("expiry", after(migrated, shutdown.token(), expiry));
     Ok(())
 }
 
-/// Has the messages of a topic handled once the tables are there.
+/// Has the messages of a topic handled.
 fn read<H: Handler>(
     config: &Config,
     pool: &PgPool,
-    group: &'static str,
-    topic: &'static str,
+    (group, topic): (&'static str, &'static str),
     handler: H,
-    migrated: &CancellationToken,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let settings = ConsumerSettings::new(&config.kafka_brokers, group, &config.process.instance);
     let inbox = Inbox::new(pool.clone(), settings, [topic])?;
-    let (migrated, stop) = (migrated.clone(), shutdown.token());
-    shutdown.task(group, async move {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = migrated.cancelled() => {}
-        }
-        inbox.run(handler, stop).await
-    });
+    shutdown.task(group, inbox.run(handler, shutdown.token()));
     Ok(())
-}
-
-/// Does the work once the tables are there, unless the process ends before.
-async fn after(
-    migrated: CancellationToken,
-    stop: CancellationToken,
-    work: impl Future<Output = ()>,
-) {
-    tokio::select! {
-        () = stop.cancelled() => return,
-        () = migrated.cancelled() => {}
-    }
-    work.await;
-}
-
-/// Brings the database up to date, says so, and then tells whether it is there.
-async fn keep(
-    pool: PgPool,
-    database: Dependency,
-    migrated: CancellationToken,
-    stop: CancellationToken,
-) -> Result<(), MigrateError> {
-    let work = async {
-        migrate(&pool, &schema(), &database).await?;
-        migrated.cancel();
-        match probe(&pool, &database).await {}
-    };
-    tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        end = work => end,
-    }
 }
