@@ -25,7 +25,7 @@ use uuid::Uuid;
 use self::sender::Sender;
 use crate::TraceParent;
 use crate::producer::ProducerSettings;
-use crate::saga::Envelope;
+use crate::saga::{Envelope, ORDER_REPLIES, OrderReply};
 
 /// The table, for `chassis::postgres::Schema::with`. It may be run any number of times.
 pub const MIGRATION: &str = "
@@ -133,6 +133,12 @@ impl Messages {
         self.keys.push(key.to_owned());
         self.payloads.push(payload);
         Ok(id)
+    }
+
+    /// Adds an answer to an order.
+    pub fn answer(&mut self, reply: &OrderReply) -> Result<(), OutboxError> {
+        let order = reply.order_id().0.to_string();
+        self.add(ORDER_REPLIES, &order, reply).map(drop)
     }
 
     /// How many there are.

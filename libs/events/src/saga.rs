@@ -78,6 +78,17 @@ pub enum BookingCommand {
     },
 }
 
+impl BookingCommand {
+    /// Whose it is.
+    pub fn order_id(&self) -> OrderId {
+        match self {
+            Self::Hold { order_id, .. }
+            | Self::Confirm { order_id }
+            | Self::Release { order_id } => *order_id,
+        }
+    }
+}
+
 /// What `promotions` is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -106,6 +117,17 @@ pub enum DiscountCommand {
         /// Which order.
         order_id: OrderId,
     },
+}
+
+impl DiscountCommand {
+    /// Whose it is.
+    pub fn order_id(&self) -> OrderId {
+        match self {
+            Self::Reserve { order_id, .. }
+            | Self::Redeem { order_id }
+            | Self::Release { order_id } => *order_id,
+        }
+    }
 }
 
 /// What `payments` is asked.
@@ -215,6 +237,26 @@ pub enum OrderReply {
         /// How much.
         amount: Krw,
     },
+}
+
+impl OrderReply {
+    /// Whose it is.
+    pub fn order_id(&self) -> OrderId {
+        match self {
+            Self::Held { order_id }
+            | Self::HoldRefused { order_id, .. }
+            | Self::BookingConfirmed { order_id, .. }
+            | Self::BookingRefused { order_id }
+            | Self::NightsReleased { order_id }
+            | Self::DiscountReserved { order_id }
+            | Self::DiscountRefused { order_id, .. }
+            | Self::DiscountRedeemed { order_id }
+            | Self::DiscountReleased { order_id }
+            | Self::PaymentCaptured { order_id, .. }
+            | Self::PaymentRefused { order_id, .. }
+            | Self::PaymentRefunded { order_id, .. } => *order_id,
+        }
+    }
 }
 
 /// One night of a room type as its host offers it.

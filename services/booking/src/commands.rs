@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use events::inbox::Handler;
-use events::saga::{BookingCommand, OrderId, OrderReply};
+use events::saga::{BookingCommand, OrderReply};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -41,23 +41,16 @@ impl Handler for Commands {
             .iter()
             .map(|message| Command::read(message, Uuid::now_v7()))
             .collect();
-        let orders: Vec<Uuid> = commands
-            .iter()
-            .map(|command| command.order().0)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let orders = messages.iter().map(|message| message.order_id().0);
+        let orders: BTreeSet<Uuid> = orders.collect();
+        let orders: Vec<Uuid> = orders.into_iter().collect();
         let holds = store::lock_holds(tx, &orders).await?;
-        let mut desk =
-            store::load_desk(tx, holds, commands.iter().filter_map(Command::terms)).await?;
-        let replies: Vec<(OrderId, OrderReply)> = commands
-            .iter()
-            .map(|command| (command.order(), desk.apply(command)))
-            .collect();
+        let wanted = commands.iter().filter_map(Command::terms);
+        let mut desk = store::load_desk(tx, holds, wanted).await?;
+        let replies = commands.iter().map(|command| desk.apply(command));
+        let replies: Vec<OrderReply> = replies.collect();
         store::write_desk(tx, &desk, &replies).await?;
-        for (_, reply) in &replies {
-            metrics::answered(reply);
-        }
+        replies.iter().for_each(metrics::answered);
         Ok(())
     }
 }

@@ -145,13 +145,6 @@ impl Command {
         }
     }
 
-    /// Whose it is.
-    pub fn order(&self) -> OrderId {
-        match self {
-            Self::Hold(order, _) | Self::Confirm(order, _) | Self::Release(order) => *order,
-        }
-    }
-
     /// What it wants to have held.
     pub fn terms(&self) -> Option<Terms> {
         match self {

@@ -9,9 +9,7 @@ mod calendar;
 use std::collections::BTreeMap;
 
 use events::outbox::{Messages, OutboxError};
-use events::saga::{
-    AVAILABILITY, AvailabilityChanged, ORDER_REPLIES, OrderId, OrderReply, RoomTypeId, RoomsLeft,
-};
+use events::saga::{AVAILABILITY, AvailabilityChanged, OrderId, OrderReply, RoomTypeId, RoomsLeft};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -175,7 +173,7 @@ pub async fn load_desk(
 pub async fn write_desk(
     connection: &mut PgConnection,
     desk: &Desk,
-    replies: &[(OrderId, OrderReply)],
+    replies: &[OrderReply],
 ) -> Result<(), sqlx::Error> {
     let (new, changed): (Vec<Changed>, Vec<Changed>) =
         desk.changed().partition(|changed| changed.before.is_none());
@@ -183,8 +181,8 @@ pub async fn write_desk(
     update_holds(connection, &changed).await?;
     write_bookings(connection, new.iter().chain(&changed)).await?;
     let mut messages = Messages::new();
-    for (order, reply) in replies {
-        messages.add(ORDER_REPLIES, &order.0.to_string(), reply)?;
+    for reply in replies {
+        messages.answer(reply)?;
     }
     move_nights(connection, desk, &mut messages).await?;
     Ok(messages.put(connection).await?)

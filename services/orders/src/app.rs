@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use chassis::auth::Verifier;
 use chassis::health::Readiness;
 use chassis::http::HttpOptions;
@@ -32,29 +33,9 @@ fn group(namespace: &str) -> String {
 /// Connections: four partitions of answers, the relay, the scheduler, and the API's.
 const CONNECTIONS_MAX: u32 = 16;
 
-/// Why the service can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The database's address.
-    #[error("use the database: {0}")]
-    Database(#[from] postgres::UrlError),
-    /// The HTTP client's settings.
-    #[error("set up the HTTP client: {0}")]
-    Http(#[from] reqwest::Error),
-    /// The producer's settings.
-    #[error("set up the Kafka producer: {0}")]
-    Producer(#[from] events::producer::KafkaError),
-    /// The consumer's settings.
-    #[error("set up the Kafka consumer: {0}")]
-    Consumer(#[from] events::consumer::ConsumeError),
-    /// Listeners, signals, tasks.
-    #[error(transparent)]
-    Serve(#[from] chassis::serve::ServeError),
-}
-
 /// Starts the service: it listens when this returns, and ends when what it returns has run. Kafka and PostgreSQL may
 /// be away.
-pub async fn start(settings: Settings) -> Result<Server, StartError> {
+pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     metrics::register();
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
@@ -62,7 +43,8 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
         connections_max: CONNECTIONS_MAX,
         ..PoolOptions::default()
     };
-    let pool = postgres::connect_lazy(&settings.database_url, "orders", options)?;
+    let pool = postgres::connect_lazy(&settings.database_url, "orders", options)
+        .context("use the database")?;
     let schema = Schema::of(&MIGRATIONS)
         .with(idempotency::MIGRATION)
         .with(outbox::MIGRATION)
@@ -77,7 +59,8 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
         settings.stays_url.clone(),
         settings.promotions_url.clone(),
         settings.peer_timeout,
-    )?;
+    )
+    .context("set up the HTTP client")?;
     let desk = Arc::new(Desk::new(pool.clone(), peers, settings.times));
     background(&settings, &pool, &desk, &shutdown)?;
 
@@ -106,7 +89,7 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
 }
 
 /// Starts the service and serves until the process is told to end.
-pub async fn run(settings: Settings) -> Result<(), StartError> {
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(start(settings).await?.run().await?)
 }
 
@@ -115,7 +98,7 @@ fn background(
     pool: &sqlx::PgPool,
     desk: &Arc<Desk>,
     shutdown: &Shutdown,
-) -> Result<(), StartError> {
+) -> anyhow::Result<()> {
     let brokers = &settings.kafka_brokers;
     let instance = &settings.process.instance;
     let topics = [
@@ -129,7 +112,8 @@ fn background(
         "topics",
         events::topics::ensure_until(brokers.clone(), topics.to_vec(), shutdown.token()),
     );
-    let relay = Relay::new(pool.clone(), &ProducerSettings::new(brokers, instance))?;
+    let producer = ProducerSettings::new(brokers, instance);
+    let relay = Relay::new(pool.clone(), &producer).context("set up the Kafka producer")?;
     shutdown.task("outbox", relay.run(shutdown.token()));
 
     let consumer = ConsumerSettings::new(brokers, group(&settings.process.namespace), instance);

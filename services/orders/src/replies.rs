@@ -5,7 +5,6 @@ use std::sync::Arc;
 use events::inbox::Handler;
 use events::saga::OrderReply;
 use sqlx::{Postgres, Transaction};
-use uuid::Uuid;
 
 use crate::desk::Desk;
 use crate::saga::{Event, PaymentKey};
@@ -25,7 +24,7 @@ impl Handler for Replies {
         tx: &mut Transaction<'static, Postgres>,
         reply: OrderReply,
     ) -> Result<(), sqlx::Error> {
-        let order_id = order_of(&reply);
+        let order_id = reply.order_id().0;
         let Some(mut order) = store::lock(tx, order_id).await? else {
             // Nothing that a second try could mend.
             tracing::warn!(%order_id, "an answer to an order that is not here");
@@ -40,23 +39,6 @@ impl Handler for Replies {
         // The commit is the inbox's: an answer whose commit fails is counted again with its second try.
         counted.count();
         Ok(())
-    }
-}
-
-fn order_of(reply: &OrderReply) -> Uuid {
-    match reply {
-        OrderReply::Held { order_id }
-        | OrderReply::HoldRefused { order_id, .. }
-        | OrderReply::BookingConfirmed { order_id, .. }
-        | OrderReply::BookingRefused { order_id }
-        | OrderReply::NightsReleased { order_id }
-        | OrderReply::DiscountReserved { order_id }
-        | OrderReply::DiscountRefused { order_id, .. }
-        | OrderReply::DiscountRedeemed { order_id }
-        | OrderReply::DiscountReleased { order_id }
-        | OrderReply::PaymentCaptured { order_id, .. }
-        | OrderReply::PaymentRefused { order_id, .. }
-        | OrderReply::PaymentRefunded { order_id, .. } => order_id.0,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Puts the service together and serves it.
 
+use anyhow::Context as _;
 use chassis::auth::Verifier;
 use chassis::health::Readiness;
 use chassis::http::HttpOptions;
@@ -45,7 +46,8 @@ pub async fn bind(config: Config) -> anyhow::Result<(Server, Shutdown)> {
         connections_max: CONNECTIONS_MAX,
         ..PoolOptions::default()
     };
-    let pool = chassis::postgres::connect_lazy(&config.database_url, "payments", pool_options)?;
+    let pool = chassis::postgres::connect_lazy(&config.database_url, "payments", pool_options)
+        .context("use the database")?;
     let schema = Schema::of(&MIGRATIONS)
         .with(outbox::MIGRATION)
         .with(inbox::MIGRATION);
@@ -63,7 +65,8 @@ pub async fn bind(config: Config) -> anyhow::Result<(Server, Shutdown)> {
     let relay = Relay::new(
         pool.clone(),
         &ProducerSettings::new(&config.kafka_brokers, &instance),
-    )?;
+    )
+    .context("set up the Kafka producer")?;
     shutdown.task("outbox", relay.run(shutdown.token()));
     let consumer = ConsumerSettings::new(&config.kafka_brokers, &config.kafka_group, &instance);
     let commands = Inbox::new(pool.clone(), consumer, [PAYMENTS_COMMANDS])?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use chassis::auth::Verifier;
 use chassis::health::Readiness;
 use chassis::http::HttpOptions;
@@ -33,26 +34,6 @@ const CONNECTIONS_MAX: u32 = 12;
 /// A year of nights is a large body.
 const BODY_BYTES_MAX: usize = 128 * 1024;
 
-/// Why the service can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The database's address.
-    #[error("use the database: {0}")]
-    Database(#[from] postgres::UrlError),
-    /// Redis's address.
-    #[error(transparent)]
-    Redis(#[from] sale_stock::StockError),
-    /// The producer's settings.
-    #[error("set up the Kafka producer: {0}")]
-    Producer(#[from] events::producer::KafkaError),
-    /// The consumer's settings.
-    #[error(transparent)]
-    Consumer(#[from] events::consumer::ConsumeError),
-    /// Listeners, signals, tasks.
-    #[error(transparent)]
-    Serve(#[from] chassis::serve::ServeError),
-}
-
 /// Everything that must be in the service's database.
 pub(crate) fn schema() -> Schema {
     Schema::of(&MIGRATIONS)
@@ -63,7 +44,7 @@ pub(crate) fn schema() -> Schema {
 
 /// Starts the service: it listens when this returns, and ends when what it returns has run. Redis, Kafka and
 /// PostgreSQL may all be away.
-pub async fn start(config: Config) -> Result<Server, StartError> {
+pub async fn start(config: Config) -> anyhow::Result<Server> {
     metrics::register();
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
@@ -71,7 +52,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         connections_max: CONNECTIONS_MAX,
         ..PoolOptions::default()
     };
-    let pool = postgres::connect_lazy(&config.database_url, "stays", options)?;
+    let pool = postgres::connect_lazy(&config.database_url, "stays", options)
+        .context("use the database")?;
     let database = readiness.dependency("postgres");
     shutdown.task(
         "postgres",
@@ -115,12 +97,12 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
 }
 
 /// Starts the service and serves until the process is told to end.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(start(config).await?.run().await?)
 }
 
 /// Redis is no dependency: without it, discounts go on as they were read last.
-fn follow_sales(config: &Config, shutdown: &Shutdown) -> Result<ActiveSales, StartError> {
+fn follow_sales(config: &Config, shutdown: &Shutdown) -> anyhow::Result<ActiveSales> {
     let redis = RedisSettings::new(config.redis_url.expose_secret());
     let discounts = Discounts::connect_lazy(&redis, &config.process.namespace)?;
     let sales = ActiveSales::default();
@@ -136,8 +118,8 @@ fn searcher(
     store: &Store,
     readiness: &Readiness,
     shutdown: &Shutdown,
-) -> Result<Searcher, StartError> {
-    let database = Database::connect_lazy(&config.database_url)?;
+) -> anyhow::Result<Searcher> {
+    let database = Database::connect_lazy(&config.database_url).context("use the database")?;
     let index = match config.search_by {
         SearchBy::Postgres => None,
         SearchBy::Index => {
@@ -157,16 +139,13 @@ fn searcher(
 }
 
 /// Kafka is no dependency either: what is to be said waits in the outbox, and what is to be heard in the log.
-fn exchange_messages(
-    config: &Config,
-    pool: &PgPool,
-    shutdown: &Shutdown,
-) -> Result<(), StartError> {
+fn exchange_messages(config: &Config, pool: &PgPool, shutdown: &Shutdown) -> anyhow::Result<()> {
     let (brokers, instance) = (&config.kafka_brokers, &config.process.instance);
     let topics = [CALENDAR, AVAILABILITY].map(|topic| (topic, config.saga_partitions));
     let made = topics::ensure_until(brokers.clone(), topics.to_vec(), shutdown.token());
     shutdown.job("topics", made);
-    let relay = Relay::new(pool.clone(), &ProducerSettings::new(brokers, instance))?;
+    let producer = ProducerSettings::new(brokers, instance);
+    let relay = Relay::new(pool.clone(), &producer).context("set up the Kafka producer")?;
     shutdown.task("outbox", relay.run(shutdown.token()));
     let group = format!("quokka-stays-{}", config.process.namespace);
     let consumer = ConsumerSettings::new(brokers, group, instance);

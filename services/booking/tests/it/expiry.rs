@@ -6,7 +6,7 @@ use booking::expiry::expire;
 use events::saga::{BookingCommand, OrderId, OrderReply};
 use futures::future::join_all;
 
-use crate::world::{World, hold, hold_until, order, order_of};
+use crate::world::{World, hold, hold_until, order};
 
 /// Long ago.
 const OVER: i64 = 1_000;
@@ -92,7 +92,7 @@ async fn a_hold_is_either_confirmed_or_expired() {
         replies
             .iter()
             .filter(|reply| wanted(reply))
-            .map(order_of)
+            .map(OrderReply::order_id)
             .collect()
     };
     let confirmed = told(|reply| matches!(reply, OrderReply::BookingConfirmed { .. }));

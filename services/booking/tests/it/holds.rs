@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use events::saga::{BookingCommand, OrderId, OrderReply};
 use futures::future::join_all;
 
-use crate::world::{World, hold, order, order_of};
+use crate::world::{World, hold, order};
 
 fn confirm(order_id: OrderId) -> BookingCommand {
     BookingCommand::Confirm { order_id }
@@ -171,7 +171,7 @@ async fn hundreds_at_once_get_the_rooms_there_are() {
     let held: HashSet<OrderId> = replies
         .iter()
         .filter(|reply| is_held(reply))
-        .map(order_of)
+        .map(OrderReply::order_id)
         .collect();
     let active = world
         .count("SELECT count(*) FROM holds WHERE state IN ('HELD', 'BOOKED')")

@@ -17,9 +17,7 @@ use testkit::{Kafka, Postgres, eventually, unique_name};
 use tokio_util::sync::CancellationToken;
 
 use crate::process::{Issuer, Process};
-use crate::world::{
-    PATIENCE, World, calendar, hold, hold_until, order, order_of, room_type, user_of,
-};
+use crate::world::{PATIENCE, World, calendar, hold, hold_until, order, room_type, user_of};
 
 const ROOMS: u32 = 5;
 const ORDERS: usize = 150;
@@ -102,7 +100,7 @@ impl Others {
                 .unwrap_or_default();
             for record in batches.into_iter().flat_map(|batch| batch.records) {
                 let reply: Envelope<OrderReply> = serde_json::from_slice(&record.value).unwrap();
-                self.last.insert(order_of(&reply.body), reply.body);
+                self.last.insert(reply.body.order_id(), reply.body);
             }
         }
     }

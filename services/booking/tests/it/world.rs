@@ -152,18 +152,14 @@ impl World {
         self.try_send(messages).await.unwrap();
         let mut last = HashMap::new();
         for reply in self.replies().await {
-            last.insert(order_of(&reply), reply);
+            last.insert(reply.order_id(), reply);
         }
         last
     }
 
     /// Handles one command; answers it.
     pub(crate) async fn ask(&self, message: BookingCommand) -> OrderReply {
-        let order = match &message {
-            BookingCommand::Hold { order_id, .. }
-            | BookingCommand::Confirm { order_id }
-            | BookingCommand::Release { order_id } => *order_id,
-        };
+        let order = message.order_id();
         self.send(vec![message]).await.remove(&order).unwrap()
     }
 
@@ -222,16 +218,5 @@ impl World {
             )
             .await;
         assert_eq!(unlike, 0, "bookings that are not their holds'");
-    }
-}
-
-pub(crate) fn order_of(reply: &OrderReply) -> OrderId {
-    match reply {
-        OrderReply::Held { order_id }
-        | OrderReply::HoldRefused { order_id, .. }
-        | OrderReply::BookingConfirmed { order_id, .. }
-        | OrderReply::BookingRefused { order_id }
-        | OrderReply::NightsReleased { order_id } => *order_id,
-        other => panic!("not booking's: {other:?}"),
     }
 }

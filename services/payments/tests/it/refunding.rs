@@ -13,23 +13,6 @@ async fn captured(world: &World, amount: i64) -> (Uuid, String) {
     (order, key)
 }
 
-async fn until_refund(world: &World, refund: Uuid, state: &str) {
-    eventually(PATIENCE, async || {
-        let now: Option<String> =
-            sqlx::query_scalar("SELECT state FROM refunds WHERE refund_id = $1")
-                .bind(refund)
-                .fetch_optional(&world.pool)
-                .await
-                .unwrap();
-        if now.as_deref() == Some(state) {
-            Ok(())
-        } else {
-            Err(now)
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn of_two_refunds_of_60_on_100_one_is_refused() {
     let world = World::start().await;
@@ -37,8 +20,8 @@ async fn of_two_refunds_of_60_on_100_one_is_refused() {
     let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
     world.refund(order, first, 60).await;
     world.refund(order, second, 60).await;
-    until_refund(&world, first, "DONE").await;
-    until_refund(&world, second, "REFUSED").await;
+    world.until_refund(first, "DONE").await;
+    world.until_refund(second, "REFUSED").await;
     assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 40);
     world.books_are_true().await;
 }
@@ -104,7 +87,7 @@ async fn a_refund_of_what_was_never_captured_is_refused() {
     let order = Uuid::now_v7();
     let refund = Uuid::now_v7();
     world.refund(order, refund, 10).await;
-    until_refund(&world, refund, "REFUSED").await;
+    world.until_refund(refund, "REFUSED").await;
 }
 
 #[tokio::test]

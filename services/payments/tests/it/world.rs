@@ -295,7 +295,7 @@ impl World {
             seen.push(envelope.body);
         }
         seen.iter()
-            .filter(|reply| order_of(reply) == order)
+            .filter(|reply| reply.order_id().0 == order)
             .cloned()
             .collect()
     }
@@ -311,13 +311,23 @@ impl World {
 
     /// Waits until a payment is in a state.
     pub async fn until_state(&self, key: &str, state: &str) {
+        let of = "SELECT state FROM payments WHERE payment_key = $1";
+        self.until_is(of, key, state).await;
+    }
+
+    /// Waits until a refund is in a state.
+    pub async fn until_refund(&self, refund: Uuid, state: &str) {
+        let of = "SELECT state FROM refunds WHERE refund_id = $1::uuid";
+        self.until_is(of, &refund.to_string(), state).await;
+    }
+
+    async fn until_is(&self, of: &'static str, name: &str, state: &str) {
         eventually(PATIENCE, async || {
-            let now: Option<String> =
-                sqlx::query_scalar("SELECT state FROM payments WHERE payment_key = $1")
-                    .bind(key)
-                    .fetch_optional(&self.pool)
-                    .await
-                    .unwrap();
+            let now: Option<String> = sqlx::query_scalar(of)
+                .bind(name)
+                .fetch_optional(&self.pool)
+                .await
+                .unwrap();
             if now.as_deref() == Some(state) {
                 Ok(())
             } else {
@@ -395,14 +405,5 @@ impl World {
             .await
             .unwrap();
         response.text().await.unwrap()
-    }
-}
-
-fn order_of(reply: &OrderReply) -> Uuid {
-    match reply {
-        OrderReply::PaymentCaptured { order_id, .. }
-        | OrderReply::PaymentRefused { order_id, .. }
-        | OrderReply::PaymentRefunded { order_id, .. } => order_id.0,
-        other => panic!("payments doesn't say {other:?}"),
     }
 }

@@ -12,6 +12,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{delete, get, post};
@@ -66,26 +67,9 @@ impl FromRef<Api> for Verifier {
     }
 }
 
-/// Why the role can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The database's address.
-    #[error("use the database: {0}")]
-    Database(#[from] postgres::UrlError),
-    /// Redis's address.
-    #[error(transparent)]
-    Redis(#[from] sale_stock::StockError),
-    /// The producer's settings.
-    #[error("set up the Kafka producer: {0}")]
-    Kafka(#[from] events::producer::KafkaError),
-    /// Listeners, signals, tasks.
-    #[error(transparent)]
-    Serve(#[from] chassis::serve::ServeError),
-}
-
 /// Starts the role: it listens when this returns, and ends when what it returns has run. Redis, Kafka and
 /// PostgreSQL may all be away.
-pub async fn start(settings: ApiSettings) -> Result<Server, StartError> {
+pub async fn start(settings: ApiSettings) -> anyhow::Result<Server> {
     let ApiSettings {
         common,
         http_addr,
@@ -100,12 +84,14 @@ pub async fn start(settings: ApiSettings) -> Result<Server, StartError> {
         &common.database_url,
         "promotions-api",
         PoolOptions::default(),
-    )?;
+    )
+    .context("use the database")?;
     let stock = SaleStock::connect_lazy(&RedisSettings::new(common.redis_url.expose_secret()))?;
     let producer = Producer::new(&ProducerSettings::new(
         &common.kafka_brokers,
         &common.process.instance,
-    ))?;
+    ))
+    .context("set up the Kafka producer")?;
     let store = Store::new(pool);
     let catalog = Catalog::new(
         store.clone(),
@@ -139,7 +125,7 @@ pub async fn start(settings: ApiSettings) -> Result<Server, StartError> {
 }
 
 /// Starts the role and serves until the process is told to end.
-pub async fn run(settings: ApiSettings) -> Result<(), StartError> {
+pub async fn run(settings: ApiSettings) -> anyhow::Result<()> {
     Ok(start(settings).await?.run().await?)
 }
 

@@ -17,6 +17,7 @@ mod steward;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use chassis::health::{Dependency, Readiness};
 use chassis::http::HttpOptions;
 use chassis::postgres::{self, PoolOptions, Schema};
@@ -48,29 +49,9 @@ const TENDING_CONNECTIONS_MAX: u32 = 4;
 /// How many are for orders: four partitions of commands, the relay, and questions about claims.
 const ORDERS_CONNECTIONS_MAX: u32 = 8;
 
-/// Why the role can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The database's address.
-    #[error("use the database: {0}")]
-    Database(#[from] postgres::UrlError),
-    /// Redis's address.
-    #[error(transparent)]
-    Redis(#[from] sale_stock::StockError),
-    /// The producer's settings.
-    #[error("set up the Kafka producer: {0}")]
-    Producer(#[from] events::producer::KafkaError),
-    /// The consumer's settings.
-    #[error(transparent)]
-    Consumer(#[from] events::consumer::ConsumeError),
-    /// Listeners, signals, tasks.
-    #[error(transparent)]
-    Serve(#[from] chassis::serve::ServeError),
-}
-
 /// Starts the role: it listens when this returns, and ends when what it returns has run. Redis, Kafka and PostgreSQL
 /// may all be away.
-pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
+pub async fn start(settings: LedgerSettings) -> anyhow::Result<Server> {
     let LedgerSettings {
         common,
         internal_addr,
@@ -85,7 +66,7 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
             connections_max,
             ..PoolOptions::default()
         };
-        postgres::connect_lazy(&common.database_url, name, options)
+        postgres::connect_lazy(&common.database_url, name, options).context("use the database")
     };
     // Connections of their own: many sales' rounds, and many orders, must not keep the reader waiting for one.
     let connections_max = PoolOptions::default().connections_max;
@@ -96,7 +77,8 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
     let producer = Producer::new(&ProducerSettings::new(
         &common.kafka_brokers,
         &process.instance,
-    ))?;
+    ))
+    .context("set up the Kafka producer")?;
     let group = format!("quokka-ledger-{}", process.namespace);
     let consumer = ConsumerSettings::new(&common.kafka_brokers, &group, &process.instance);
     let consumer = Arc::new(BatchConsumer::new(&consumer)?);
@@ -186,7 +168,7 @@ pub async fn start(settings: LedgerSettings) -> Result<Server, StartError> {
 }
 
 /// Starts the role and serves until the process is told to end.
-pub async fn run(settings: LedgerSettings) -> Result<(), StartError> {
+pub async fn run(settings: LedgerSettings) -> anyhow::Result<()> {
     Ok(start(settings).await?.run().await?)
 }
 

@@ -3,18 +3,19 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use chassis::config::Process;
 use chassis::serve::Shutdown;
 use events::consumer::ConsumerSettings;
 use events::inbox::{Handler, Inbox};
 use events::outbox::Relay;
 use events::producer::ProducerSettings;
-use events::saga::{DiscountCommand, ORDER_REPLIES, OrderId, OrderReply, PROMOTIONS_COMMANDS};
+use events::saga::{DiscountCommand, ORDER_REPLIES, OrderReply, PROMOTIONS_COMMANDS};
 use events::topics;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{StartError, metrics};
+use super::metrics;
 use crate::reservations::Desk;
 use crate::store;
 
@@ -34,7 +35,7 @@ pub(super) fn serve(
     process: &Process,
     pool: &PgPool,
     shutdown: &Shutdown,
-) -> Result<(), StartError> {
+) -> anyhow::Result<()> {
     metrics::begin_answers();
     let made = [PROMOTIONS_COMMANDS, ORDER_REPLIES].map(|topic| (topic, partitions));
     shutdown.job(
@@ -42,7 +43,8 @@ pub(super) fn serve(
         topics::ensure_until(brokers.to_owned(), made.to_vec(), shutdown.token()),
     );
     let instance = &process.instance;
-    let relay = Relay::new(pool.clone(), &ProducerSettings::new(brokers, instance))?;
+    let producer = ProducerSettings::new(brokers, instance);
+    let relay = Relay::new(pool.clone(), &producer).context("set up the Kafka producer")?;
     shutdown.task("outbox", relay.run(shutdown.token()));
     let consumer = ConsumerSettings::new(brokers, group(&process.namespace), instance);
     let inbox = Inbox::new(pool.clone(), consumer, [PROMOTIONS_COMMANDS])?;
@@ -74,7 +76,8 @@ impl Handler for Commands {
         tx: &mut Transaction<'static, Postgres>,
         messages: Vec<DiscountCommand>,
     ) -> Result<(), sqlx::Error> {
-        let orders: BTreeSet<Uuid> = messages.iter().map(|message| order_of(message).0).collect();
+        let orders = messages.iter().map(|message| message.order_id().0);
+        let orders: BTreeSet<Uuid> = orders.collect();
         let orders: Vec<Uuid> = orders.into_iter().collect();
         let reservations = store::lock_reservations(tx, &orders).await?;
         let kept = reservations
@@ -86,23 +89,11 @@ impl Handler for Commands {
         let claims = store::lock_claims(tx, &claims).await?;
 
         let mut desk = Desk::new(reservations, claims);
-        let replies: Vec<(OrderId, OrderReply)> = messages
-            .iter()
-            .map(|message| (order_of(message), desk.apply(message)))
-            .collect();
+        let replies = messages.iter().map(|message| desk.apply(message));
+        let replies: Vec<OrderReply> = replies.collect();
         store::write_desk(tx, &desk, &replies).await?;
-        for (_, reply) in &replies {
-            metrics::answered(reply);
-        }
+        replies.iter().for_each(metrics::answered);
         Ok(())
-    }
-}
-
-fn order_of(message: &DiscountCommand) -> OrderId {
-    match message {
-        DiscountCommand::Reserve { order_id, .. }
-        | DiscountCommand::Redeem { order_id }
-        | DiscountCommand::Release { order_id } => *order_id,
     }
 }
 

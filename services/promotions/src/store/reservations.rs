@@ -4,7 +4,7 @@
 //! other writer of its claims takes: the status that is read here can't change before it is written.
 
 use events::outbox::Messages;
-use events::saga::{ORDER_REPLIES, OrderId, OrderReply};
+use events::saga::{OrderId, OrderReply};
 use jiff::Timestamp;
 use sale_stock::books::SaleDefinition;
 use sale_stock::{ClaimId, UserId};
@@ -150,13 +150,13 @@ fn standing(
 pub async fn write_desk(
     connection: &mut PgConnection,
     desk: &Desk,
-    replies: &[(OrderId, OrderReply)],
+    replies: &[OrderReply],
 ) -> Result<(), sqlx::Error> {
     write_reservations(connection, desk).await?;
     write_claims(connection, desk).await?;
     let mut messages = Messages::new();
-    for (order, reply) in replies {
-        messages.add(ORDER_REPLIES, &order.0.to_string(), reply)?;
+    for reply in replies {
+        messages.answer(reply)?;
     }
     Ok(messages.put(connection).await?)
 }
