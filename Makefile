@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs tools servers-up servers-down cluster-up cluster-down images install kubectl \
-	fmt generate check test e2e chaos bench-claims clean-cache
+	fmt generate check test e2e chaos bench-claims bench-booking clean-cache
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ chaos: ## The same under faults, with a checker of what clients saw and stores h
 
 bench-claims: ## What a claim costs, side by side with what it could
 	@dev/bench-claims.sh
+
+bench-booking: ## What a hold costs beside a bare update, and an order through the whole saga
+	@dev/bench-booking.sh
 
 clean-cache: ## Remove the tools as well, after `make down`
 	@dev/quokka clean-cache

@@ -66,7 +66,13 @@ enum Run {
     /// Claims a second, latency, memory and CPU, against bounds of the same run; needs no platform, only the release binaries.
     BenchClaims {
         #[command(flatten)]
-        plan: bench::Plan,
+        plan: bench::claims::Plan,
+    },
+    /// Holds a second beside a bare update, and orders a second through the whole saga; needs no platform, only the
+    /// release binaries.
+    BenchBooking {
+        #[command(flatten)]
+        plan: bench::booking::Plan,
     },
 }
 
@@ -87,7 +93,8 @@ async fn main() -> ExitCode {
                 Err(error) => Err(error),
             }
         }
-        Run::BenchClaims { plan } => bench::run(&plan).await,
+        Run::BenchClaims { plan } => bench::claims::run(&plan).await,
+        Run::BenchBooking { plan } => bench::booking::run(&plan).await,
     };
     match outcome {
         Ok(0) => ExitCode::SUCCESS,

@@ -58,13 +58,14 @@ impl Database {
 }
 
 impl Postgres {
+    /// Where a program of PostgreSQL's is, such as `pgbench`: of the version that is started here.
+    pub fn program(name: &str) -> Result<PathBuf, Error> {
+        tools::find(name, &tools::postgres_folders())
+    }
+
     /// Starts one of the caller's own.
     pub async fn start() -> Result<Self, Error> {
-        let folders = tools::postgres_folders();
-        let (initdb, program) = (
-            tools::find("initdb", &folders)?,
-            tools::find("postgres", &folders)?,
-        );
+        let (initdb, program) = (Self::program("initdb")?, Self::program("postgres")?);
         let folder = process::data_folder("postgres-")?;
         let user = process::unprivileged("postgres");
         if let Some(user) = user {

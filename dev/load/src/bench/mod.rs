@@ -1,324 +1,34 @@
-//! Claims a second and what they cost, on real servers, all on this machine, in one run. Every figure that matters is
-//! a ratio of two figures of the same run, since machines differ and are shared.
+//! What things cost, on real servers, all on this machine. Every figure that matters is a ratio of two figures of the
+//! same run, since machines differ and are shared.
 
+pub(crate) mod booking;
+pub(crate) mod claims;
 mod driver;
+mod holds;
 mod lock;
 mod process;
+mod promotions;
+mod saga;
+mod servers;
+mod shop;
 mod stage;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context;
-use hyper::Method;
-use jiff::{SignedDuration, Timestamp};
-
-use crate::guests::Guest;
-use crate::http::{Call, Connection};
-use crate::sale_run::sleep_until;
-use driver::{Measured, drive};
-use lock::{Cost, Guard};
-use stage::Stage;
-
-/// What to measure.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Plan {
-    /// Folder with the release binaries.
-    #[arg(long, default_value = "target/release")]
-    binaries: PathBuf,
-    /// Claims in each round; each by a guest of its own.
-    #[arg(long, default_value_t = 40_000)]
-    claims: usize,
-    /// Rounds of each measurement; the median counts.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Connections kept busy at once.
-    #[arg(long, default_value_t = 200)]
-    connections: usize,
-    /// Keep the servers' data in memory, PostgreSQL without fsync: the difference is what the disk costs.
-    #[arg(long)]
-    in_memory: bool,
-}
-
-/// Claims guarded by a lock are slow; this many are enough for two digits.
-const LOCKED_CLAIMS: usize = 4_000;
-
-/// Clients at once where claims compete for the lock.
-const LOCK_CLIENTS: usize = 50;
-
-/// How often the first claim after a start is measured.
-const STARTS: usize = 5;
-
-/// How long load at half of the maximum is kept up, if there are guests enough.
-const HALF_LOAD: Duration = Duration::from_secs(10);
-
-/// The goals that the figures are printed against.
-const GOAL_RATIO: f64 = 0.5;
-const GOAL_P99_MS: f64 = 10.0;
-const GOAL_FIRST_CLAIM_MS: i128 = 50;
-const GOAL_RESIDENT_MB: f64 = 100.0;
-const GOAL_LOCK_RATIO: f64 = 0.5;
-
-/// Runs every measurement and prints it; returns how many goals were missed.
-pub(crate) async fn run(plan: &Plan) -> anyhow::Result<usize> {
-    println!("starting Redis, Kafka, PostgreSQL and the release binaries");
-    testkit::set_up_for_load();
-    if plan.in_memory {
-        println!("  data in memory where there is room, PostgreSQL without fsync");
-    } else {
-        testkit::keep_data_on_disk();
-        println!(
-            "  data on the disk, in {}, PostgreSQL with fsync",
-            std::env::temp_dir().display()
-        );
-    }
-    let stage = Stage::start(&plan.binaries).await?;
-    let guests = Arc::new(stage.signer.guests(plan.claims)?);
-    let mut missed = 0;
-    missed += throughput(plan, &stage, &guests).await?;
-    missed += first_claims(&stage, &guests).await?;
-    missed += resident(&stage)?;
-    missed += against_a_lock(&stage).await?;
-    println!(
-        "{}",
-        if missed == 0 {
-            "every goal was met".to_owned()
-        } else {
-            format!("{missed} goals were MISSED")
-        }
-    );
-    Ok(missed)
-}
-
+/// Prints whether a goal was met; answers how many were missed.
 fn verdict(met: bool) -> usize {
     println!("    {}", if met { "met" } else { "MISSED" });
     usize::from(!met)
 }
 
+/// Prints what all goals came to.
+fn conclude(missed: usize) {
+    if missed == 0 {
+        println!("every goal was met");
+    } else {
+        println!("{missed} goals were MISSED");
+    }
+}
+
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
-}
-
-fn calls(guests: &[Guest], method: Method, path: &str) -> anyhow::Result<Arc<Vec<Call>>> {
-    let path: hyper::Uri = path.parse()?;
-    let call = |guest: &Guest| Call {
-        method: method.clone(),
-        ..Call::post(path.clone(), Some(guest.authorization.clone()))
-    };
-    Ok(Arc::new(guests.iter().map(call).collect()))
-}
-
-async fn nothing(
-    stage: &Stage,
-    at: SocketAddr,
-    guests: &[Guest],
-    connections: usize,
-) -> anyhow::Result<Measured> {
-    drive(
-        at,
-        calls(guests, Method::GET, stage.nothing_path())?,
-        connections,
-        None,
-    )
-    .await?
-    .all(200)
-}
-
-async fn claims(
-    stage: &Stage,
-    at: SocketAddr,
-    guests: &[Guest],
-    connections: usize,
-    rate: Option<f64>,
-) -> anyhow::Result<Measured> {
-    let starts = Timestamp::now() - SignedDuration::from_secs(60);
-    let sale = stage.open_sale(guests.len(), starts).await?;
-    let calls = calls(guests, Method::POST, &sale.claims_path)?;
-    let measured = drive(at, calls, connections, rate).await?.all(201)?;
-    stage.drained(&sale, guests.len()).await?;
-    Ok(measured)
-}
-
-async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Result<usize> {
-    println!(
-        "claims a second, {} claims by as many guests over {} connections, {} rounds",
-        guests.len(),
-        plan.connections,
-        plan.rounds
-    );
-    let cold = claims(stage, stage.promotions, guests, plan.connections, None).await?;
-    println!(
-        "  first round, every token seen for the first time  {:>8.0}/s",
-        cold.per_second()
-    );
-    let (mut idle, mut direct) = (Vec::new(), Vec::new());
-    let (mut through, mut bare) = (Vec::new(), Vec::new());
-    // The gateway has to see every token once as well.
-    claims(stage, stage.gateway, guests, plan.connections, None).await?;
-    for round in 1..=plan.rounds {
-        idle.push(
-            nothing(stage, stage.promotions, guests, plan.connections)
-                .await?
-                .per_second(),
-        );
-        direct.push(
-            claims(stage, stage.promotions, guests, plan.connections, None)
-                .await?
-                .per_second(),
-        );
-        through.push(
-            claims(stage, stage.gateway, guests, plan.connections, None)
-                .await?
-                .per_second(),
-        );
-        bare.push(stage.script_by_redis_benchmark(plan.connections).await?);
-        let last = round - 1;
-        println!(
-            "  round {round}: does nothing {:.0}/s, claims {:.0}/s, through the gateway {:.0}/s, the script alone {:.0}/s",
-            idle[last], direct[last], through[last], bare[last]
-        );
-    }
-    let (idle, direct) = (median(idle), median(direct));
-    let (through, bare) = (median(through), median(bare));
-    println!("  does nothing, same server                         {idle:>8.0}/s");
-    println!(
-        "  durable claims                                    {direct:>8.0}/s  {:.2} of doing nothing",
-        direct / idle
-    );
-    println!(
-        "  durable claims through the gateway                {through:>8.0}/s  {:.2} of doing nothing",
-        through / idle
-    );
-    println!("  the script alone, by redis-benchmark              {bare:>8.0}/s");
-    println!("  goal: durable claims at {GOAL_RATIO} of doing nothing or more");
-    let mut missed = verdict(direct / idle >= GOAL_RATIO);
-    for (name, address, most) in [
-        ("directly", stage.promotions, direct),
-        ("through the gateway", stage.gateway, through),
-    ] {
-        let rate = most / 2.0;
-        let count = ((rate * HALF_LOAD.as_secs_f64()) as usize).min(guests.len());
-        let half = claims(
-            stage,
-            address,
-            &guests[..count],
-            plan.connections,
-            Some(rate),
-        )
-        .await?;
-        println!(
-            "  half of the maximum {name}, {rate:.0}/s for {:.1} s: p50 {:.2} ms, p99 {:.2} ms",
-            count as f64 / rate,
-            half.quantile_ms(0.5),
-            half.quantile_ms(0.99)
-        );
-        println!("  goal: p99 under {GOAL_P99_MS} ms");
-        missed += verdict(half.quantile_ms(0.99) < GOAL_P99_MS);
-    }
-    Ok(missed)
-}
-
-/// From the start of a sale to its first accepted claim, as the guests who wait for it see it.
-async fn first_claims(stage: &Stage, guests: &[Guest]) -> anyhow::Result<usize> {
-    const WAITING: usize = 20;
-    let mut worst = i128::MIN;
-    for _ in 0..STARTS {
-        let starts = Timestamp::now() + SignedDuration::from_secs(4);
-        let sale = stage.open_sale(WAITING, starts).await?;
-        let waiting = guests
-            .iter()
-            .take(WAITING)
-            .map(|guest| first_yes(stage.promotions, guest, &sale.claims_path, starts));
-        let firsts = futures::future::try_join_all(waiting).await?;
-        let first = firsts.into_iter().min().context("nobody waited")?;
-        anyhow::ensure!(
-            first >= 0,
-            "a claim was accepted {first} ms before the start"
-        );
-        worst = worst.max(first);
-    }
-    println!("a sale's first claim, the worst of {STARTS} starts: {worst} ms after the start");
-    println!("  goal: within {GOAL_FIRST_CLAIM_MS} ms");
-    Ok(verdict(worst <= GOAL_FIRST_CLAIM_MS))
-}
-
-async fn first_yes(
-    address: SocketAddr,
-    guest: &Guest,
-    path: &str,
-    starts: Timestamp,
-) -> anyhow::Result<i128> {
-    const EARLY: SignedDuration = SignedDuration::from_millis(200);
-    let call = Call::post(path.parse()?, Some(guest.authorization.clone()));
-    let mut connection = Connection::new(address);
-    sleep_until(starts - EARLY).await;
-    loop {
-        let answer = connection.send(&call, Duration::from_secs(10)).await;
-        let answer = answer
-            .map_err(|no| anyhow::anyhow!("a guest waiting for the start got no answer: {no:?}"))?;
-        if answer.status.is_success() {
-            return Ok(Timestamp::now().duration_since(starts).as_millis());
-        }
-        anyhow::ensure!(
-            answer.code() == "NOT_STARTED",
-            "a guest waiting for the start got {}",
-            answer.code()
-        );
-    }
-}
-
-fn resident(stage: &Stage) -> anyhow::Result<usize> {
-    let mut missed = 0;
-    println!("resident memory at the most, over all of the above");
-    for (name, pid) in stage.processes()? {
-        let most = process::peak_resident_mb(pid)?;
-        println!("  {name:<18} {most:>4.0} MB");
-        missed += usize::from(name.starts_with("promotions") && most >= GOAL_RESIDENT_MB);
-    }
-    println!("  goal: each of promotions under {GOAL_RESIDENT_MB} MB");
-    verdict(missed == 0);
-    Ok(missed)
-}
-
-async fn against_a_lock(stage: &Stage) -> anyhow::Result<usize> {
-    println!(
-        "CPU for each claim, {LOCK_CLIENTS} clients at once: one script against a distributed lock"
-    );
-    let script = lock::measure(
-        &stage.redis_url,
-        stage.redis_pid,
-        Guard::Script,
-        10 * LOCKED_CLAIMS,
-        LOCK_CLIENTS,
-    )
-    .await?;
-    let locked = lock::measure(
-        &stage.redis_url,
-        stage.redis_pid,
-        Guard::Lock,
-        LOCKED_CLAIMS,
-        LOCK_CLIENTS,
-    )
-    .await?;
-    let print = |name: &str, cost: Cost| {
-        println!(
-            "  {name:<7} {:>7.1} us (Redis {:.1}, client {:.1}), {:.0} claims a second",
-            cost.total_us(),
-            cost.redis_us,
-            cost.client_us,
-            cost.per_second
-        );
-    };
-    print("script", script);
-    print("lock", locked);
-    let share = script.total_us() / locked.total_us();
-    println!("  the script takes {:.0}% less", (1.0 - share) * 100.0);
-    println!(
-        "  goal: at least {:.0}% less",
-        (1.0 - GOAL_LOCK_RATIO) * 100.0
-    );
-    Ok(verdict(share <= GOAL_LOCK_RATIO))
 }

@@ -28,6 +28,94 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(CLOCK_TICK * ticks)
 }
 
+/// CPU time of a process and of its children, those that have ended included: a PostgreSQL works in its children.
+fn cpu_time_of_family(pid: u32) -> anyhow::Result<Duration> {
+    let stats = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields = stat.rsplit_once(')')?.1.split_whitespace();
+        Some(fields.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let ticks = |fields: &[String], range: std::ops::Range<usize>| -> u32 {
+        let fields = fields.get(range).unwrap_or_default().iter();
+        fields.filter_map(|field| field.parse::<u32>().ok()).sum()
+    };
+    let own = stats(&pid.to_string()).with_context(|| format!("process {pid} has ended"))?;
+    // utime, stime, and those of children that were waited for.
+    let mut sum = ticks(&own, 11..15);
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        // One that ends meanwhile is its parent's.
+        let child = stats(name);
+        let parent = child.as_ref().and_then(|fields| fields.get(1));
+        if parent == Some(&pid.to_string()) {
+            sum += ticks(&child.unwrap_or_default(), 11..13);
+        }
+    }
+    Ok(CLOCK_TICK * sum)
+}
+
+/// What CPU time some processes take for a piece of work.
+pub(crate) struct Account {
+    processes: Vec<(&'static str, u32)>,
+    began: Vec<Duration>,
+    took: Vec<Duration>,
+}
+
+impl Account {
+    /// Of these processes, by name; PostgreSQL by its first one.
+    pub(crate) fn new(processes: Vec<(&'static str, u32)>) -> Self {
+        Self {
+            began: Vec::new(),
+            took: vec![Duration::ZERO; processes.len()],
+            processes,
+        }
+    }
+
+    fn read(&self) -> anyhow::Result<Vec<Duration>> {
+        let pids = self.processes.iter().map(|(_, pid)| *pid);
+        // The servers are children of this very process.
+        let us = std::process::id();
+        pids.map(|pid| match pid {
+            pid if pid == us => cpu_time(pid),
+            pid => cpu_time_of_family(pid),
+        })
+        .collect()
+    }
+
+    /// From now on it counts.
+    pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+        self.began = self.read()?;
+        Ok(())
+    }
+
+    /// Until now it counted.
+    pub(crate) fn end(&mut self) -> anyhow::Result<()> {
+        let now = self.read()?;
+        for ((took, now), began) in self.took.iter_mut().zip(now).zip(&self.began) {
+            *took += now.saturating_sub(*began);
+        }
+        Ok(())
+    }
+
+    /// Prints what each took for each of `count` pieces, and its share of all.
+    pub(crate) fn print(&self, piece: &str, count: usize) {
+        let each = |took: &Duration| took.as_secs_f64() * 1e6 / count as f64;
+        let all: Duration = self.took.iter().sum();
+        println!("  CPU for each {piece}: {:.0} us", each(&all));
+        for ((name, _), took) in self.processes.iter().zip(&self.took) {
+            let share = took.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE);
+            println!(
+                "    {name:<18} {:>7.0} us  {:>3.0} %",
+                each(took),
+                share * 100.0
+            );
+        }
+    }
+}
+
 /// The most memory, in MB, that the process has had resident.
 pub(crate) fn peak_resident_mb(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
