@@ -33,10 +33,32 @@ pub struct ConsumerSettings {
     pub client_id: String,
     /// How long a process that is gone keeps its partitions.
     pub session_timeout: Duration,
+    /// When the brokers answer.
+    pub fetch: Fetch,
+}
+
+/// When the brokers answer a consumer that has read everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// When there is much, or after a moment: a fetch for each append would cost the broker as much as the append.
+    Gathered,
+    /// As soon as there is a record: somebody waits for what it says.
+    AtOnce,
+}
+
+impl Fetch {
+    /// Bytes that are enough for an answer, and milliseconds after which less is, or nothing.
+    fn settings(self) -> [(&'static str, &'static str); 2] {
+        let (bytes, wait_ms) = match self {
+            Self::Gathered => ("65536", "50"),
+            Self::AtOnce => ("1", "500"),
+        };
+        [("fetch.min.bytes", bytes), ("fetch.wait.max.ms", wait_ms)]
+    }
 }
 
 impl ConsumerSettings {
-    /// With a session of ten seconds.
+    /// With a session of ten seconds, and records gathered.
     pub fn new(
         brokers: impl Into<String>,
         group: impl Into<String>,
@@ -47,6 +69,7 @@ impl ConsumerSettings {
             group: group.into(),
             client_id: client_id.into(),
             session_timeout: Duration::from_secs(10),
+            fetch: Fetch::Gathered,
         }
     }
 }
@@ -212,7 +235,11 @@ impl BatchConsumer {
     pub fn new(settings: &ConsumerSettings) -> Result<Self, ConsumeError> {
         let assignment = Arc::new(Assignment::default());
         let session_ms = settings.session_timeout.as_millis();
-        let inner = ClientConfig::new()
+        let mut config = ClientConfig::new();
+        for (name, value) in settings.fetch.settings() {
+            config.set(name, value);
+        }
+        let inner = config
             .set("bootstrap.servers", &settings.brokers)
             .set("group.id", &settings.group)
             .set("client.id", &settings.client_id)
@@ -228,9 +255,6 @@ impl BatchConsumer {
             // What is read ahead is memory.
             .set("queued.max.messages.kbytes", "16384")
             .set("queued.min.messages", "1000")
-            // Waits a moment for more to come: a fetch for each append would cost the broker as much as the append.
-            .set("fetch.min.bytes", "65536")
-            .set("fetch.wait.max.ms", "50")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Context {
@@ -341,19 +365,24 @@ impl BatchConsumer {
         .await
     }
 
-    /// Leaves a hint where to begin for the process that gets the partition next.
-    pub fn commit(&self, source: &TopicPartition, next_offset: i64) -> Result<(), ConsumeError> {
+    /// Leaves a hint where to begin for the processes that get these partitions next.
+    pub fn commit<'a>(
+        &self,
+        positions: impl IntoIterator<Item = (&'a TopicPartition, i64)>,
+    ) -> Result<(), ConsumeError> {
         let failed = |source| ConsumeError {
             doing: "commit offsets",
             source,
         };
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(
-            &source.topic,
-            source.partition.0,
-            Offset::Offset(next_offset),
-        )
-        .map_err(failed)?;
+        for (source, next_offset) in positions {
+            let next = Offset::Offset(next_offset);
+            list.add_partition_offset(&source.topic, source.partition.0, next)
+                .map_err(failed)?;
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
         self.inner.commit(&list, CommitMode::Async).map_err(failed)
     }
 

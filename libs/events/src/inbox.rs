@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use uuid::{Builder, Uuid};
 
 use crate::consumer::{
-    BatchConsumer, ConsumeError, ConsumerSettings, PartitionBatch, TopicPartition,
+    BatchConsumer, ConsumeError, ConsumerSettings, Fetch, PartitionBatch, TopicPartition,
 };
 use crate::saga::Envelope;
 
@@ -128,7 +128,10 @@ struct Waiting {
 /// What a partition's records came to.
 enum Outcome {
     /// All of them are done.
-    Done,
+    Done {
+        /// Where to read on.
+        next: i64,
+    },
     /// Those before `offset` are; it failed.
     Failed {
         /// Where to read again.
@@ -141,10 +144,12 @@ impl Inbox {
     /// effects are: another group has effects of its own. Brokers that are away are found when they come.
     pub fn new(
         pool: PgPool,
-        settings: ConsumerSettings,
+        mut settings: ConsumerSettings,
         topics: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Self, ConsumeError> {
         LazyLock::force(&MESSAGES);
+        // Each message is a step of something that somebody waits for.
+        settings.fetch = Fetch::AtOnce;
         Ok(Self {
             pool,
             consumer: BatchConsumer::new(&settings)?,
@@ -210,9 +215,10 @@ impl Inbox {
             .buffer_unordered(PARTITIONS_AT_ONCE)
             .collect()
             .await;
+        self.commit(&ends);
         for (source, outcome) in ends {
             match outcome {
-                Outcome::Done => {
+                Outcome::Done { .. } => {
                     pauses.remove(&source);
                 }
                 Outcome::Failed { offset } => {
@@ -251,12 +257,7 @@ impl Inbox {
             let applied =
                 timeout(APPLY_TIMEOUT, self.apply(handler, &batch.source, messages)).await;
             match applied.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
-                Ok(()) => {
-                    rest = later;
-                    if let Some(last) = now.last() {
-                        self.commit(&batch.source, last.offset + 1);
-                    }
-                }
+                Ok(()) => rest = later,
                 Err(error) if batch_max > 1 => {
                     // One by one from here on, so that only the one that fails waits.
                     tracing::debug!(%error, "messages are handled one by one");
@@ -277,7 +278,8 @@ impl Inbox {
                 }
             }
         }
-        Outcome::Done
+        let last = batch.records.last().map_or(0, |record| record.offset);
+        Outcome::Done { next: last + 1 }
     }
 
     /// One transaction: remembers the ids and has the effects of those that are new.
@@ -319,9 +321,14 @@ impl Inbox {
         Ok(())
     }
 
-    /// A hint for whoever reads the partition next; if it is lost, messages are repeated.
-    fn commit(&self, source: &TopicPartition, next_offset: i64) {
-        if let Err(error) = self.consumer.commit(source, next_offset) {
+    /// A hint for whoever reads the partitions next; if it is lost, messages are repeated. One for all that was read at
+    /// once: the brokers write each down, and a group whose heartbeats wait behind many loses its partitions.
+    fn commit(&self, ends: &[(TopicPartition, Outcome)]) {
+        let positions = ends.iter().map(|(source, outcome)| match outcome {
+            Outcome::Done { next } => (source, *next),
+            Outcome::Failed { offset } => (source, *offset),
+        });
+        if let Err(error) = self.consumer.commit(positions) {
             tracing::debug!(%error, "the position is not kept");
         }
     }

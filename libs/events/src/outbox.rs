@@ -18,6 +18,7 @@ use prometheus::{Gauge, IntCounterVec, Opts, register_gauge, register_int_counte
 use rdkafka::error::KafkaError;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -47,6 +48,13 @@ const ROUND_ROWS_MAX: i64 = 500;
 
 /// How long nothing is looked for after nothing was found, at first and at most.
 const IDLE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+
+/// When messages are looked for that were just put: their transaction is about to commit.
+const COMMIT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Told when messages are put. Whoever put them can't say when they are committed, and a process that dies doesn't tell:
+/// the relay looks by itself as well.
+static PUT: Notify = Notify::const_new();
 
 /// How long a topic to which a record could not be sent is left alone.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
@@ -168,6 +176,7 @@ impl Messages {
         .bind(trace)
         .execute(connection)
         .await?;
+        PUT.notify_one();
         Ok(())
     }
 }
@@ -255,6 +264,10 @@ impl Relay {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => {}
+                () = PUT.notified() => {
+                    pause = IDLE_PAUSE.0;
+                    tokio::time::sleep(COMMIT_PAUSE).await;
+                }
             }
         }
     }

@@ -11,6 +11,10 @@ use crate::saga::{Event, PaymentKey};
 use crate::store::Order;
 use crate::{messages, store};
 
+/// Most answers of one transaction: what it saves is commits, what it costs is how long orders stay locked. An answer
+/// locks one order, and those of an order are in one partition, so that no two transactions wait for each other.
+const BATCH_MAX: usize = 50;
+
 /// Has answers happen to their orders.
 pub(crate) struct Replies {
     pub(crate) desk: Arc<Desk>,
@@ -18,6 +22,10 @@ pub(crate) struct Replies {
 
 impl Handler for Replies {
     type Message = OrderReply;
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
 
     async fn handle(
         &self,

@@ -184,7 +184,7 @@ async fn the_next_reader_begins_where_the_hint_says() {
         topic: topic.as_str().into(),
         partition: Partition(0),
     };
-    first.commit(&source, 3).unwrap();
+    first.commit([(&source, 3)]).unwrap();
     first.leave().await;
     drop(first);
     let second = consumer(kafka, &group);

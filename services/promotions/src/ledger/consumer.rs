@@ -162,16 +162,18 @@ impl Reader {
     ) {
         count(&sale.definition.name, &outcome);
         self.effects.settle(sale.uid(), &mut outcome);
+        let mut read_on = Vec::new();
         for PartitionBatch { source, .. } in batches {
             let partition = source.partition.0;
             if let Some(expected) = outcome.gaps.get(&partition) {
                 tracing::warn!(topic = %source.topic, partition, expected, "records are missing: reading again");
                 self.seek(sale.uid(), source, *expected).await;
-            } else if let Some(next) = outcome.positions.get(&partition)
-                && let Err(error) = self.consumer.commit(source, *next)
-            {
-                tracing::debug!(%error, "the hint where to begin is not left");
+            } else if let Some(next) = outcome.positions.get(&partition) {
+                read_on.push((source, *next));
             }
+        }
+        if let Err(error) = self.consumer.commit(read_on) {
+            tracing::debug!(%error, "the hint where to begin is not left");
         }
     }
 
