@@ -98,6 +98,15 @@ target_folder() {
   printf '%s' "${CARGO_TARGET_DIR:-$REPO/target}"
 }
 
+# planted_in: whose bug PLANTED_BUG is.
+planted_in() {
+  case $PLANTED_BUG in
+    skip-compensation | blind-expiry) printf orders ;;
+    no-dedupe) printf booking ;;
+    *) printf promotions ;;
+  esac
+}
+
 build_binaries() {
   local entry packages=() features=()
   if [[ -n ${SKIP_BUILD:-} ]]; then
@@ -106,8 +115,8 @@ build_binaries() {
   fi
   for entry in "${SERVICES[@]}"; do packages+=(-p "${entry##* }"); done
   if [[ -n ${PLANTED_BUG:-} ]]; then
-    say "  binaries: a TEST BUILD of promotions, with the bug '$PLANTED_BUG'"
-    features=(--features promotions/planted-bugs)
+    say "  binaries: a TEST BUILD of $(planted_in), with the bug '$PLANTED_BUG'"
+    features=(--features "$(planted_in)/planted-bugs")
   fi
   say "  binaries: cargo build --release"
   (cd "$REPO" && cargo build --release --locked --bins "${packages[@]}" "${features[@]}" 9>&-)

@@ -7,6 +7,7 @@
 pub mod consumer;
 pub mod inbox;
 pub mod outbox;
+pub mod planted;
 mod polled;
 pub mod producer;
 mod record;

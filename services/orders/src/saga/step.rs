@@ -1,5 +1,6 @@
 //! The saga's one function.
 
+use events::planted::planted;
 use jiff::Timestamp;
 use money::Krw;
 
@@ -175,6 +176,9 @@ impl Next {
                 Compensation::Ask(Command::Refund) if self.saga.money.refund_due.is_zero() => {
                     Progress::Undone
                 }
+                Compensation::Ask(Command::ReleaseNights) if planted("skip-compensation") => {
+                    Progress::Undone
+                }
                 Compensation::Ask(command) => {
                     let effect = self.effect(command);
                     self.effects.extend(effect);
@@ -215,7 +219,11 @@ impl Next {
                 return Verdict::Unchanged;
             }
             Phase::Paying | Phase::Confirming | Phase::Confirmed => Refusal::NotPayable,
-            Phase::AwaitingPayment if now >= self.saga.expires_at => Refusal::Expired,
+            Phase::AwaitingPayment
+                if now >= self.saga.expires_at && !planted("blind-expiry") =>
+            {
+                Refusal::Expired
+            }
             Phase::AwaitingPayment => {
                 *self.progress(StepName::TakePayment) = Progress::Asked;
                 self.saga.money.payment_key = Some(key.clone());
