@@ -62,6 +62,9 @@ pub(crate) struct SessionRequest {
     /// For an easy payment: by a card of the wallet.
     #[serde(default)]
     pub(crate) by_card: bool,
+    /// The code with which its confirm is refused.
+    #[serde(default)]
+    pub(crate) refuse_code: Option<String>,
 }
 
 /// The name of a means of payment.
@@ -98,6 +101,7 @@ impl SessionRequest {
             amount: self.amount,
             means,
             refund_account,
+            refuse: self.refuse_code,
         }
     }
 }

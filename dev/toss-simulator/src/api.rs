@@ -66,11 +66,11 @@ async fn confirm(
             request.amount,
             hit.refuse.as_deref(),
         );
-        if confirmed.is_ok() || hit.refuse.is_some() {
-            let now = shared.gateway().by_key(&request.payment_key);
-            if let Ok(payment) = now {
-                webhooks::status_changed(&shared, &payment);
-            }
+        let now = shared.gateway().by_key(&request.payment_key);
+        if let Ok(payment) = now
+            && (confirmed.is_ok() || payment.status == Status::Aborted)
+        {
+            webhooks::status_changed(&shared, &payment);
         }
         confirmed
     };

@@ -33,6 +33,8 @@ pub struct NewSession {
     pub means: Means,
     /// Where a deposit goes back to; only for virtual accounts.
     pub refund_account: Option<RefundAccount>,
+    /// The code with which its confirm is refused: a card that is no good.
+    pub refuse: Option<String>,
 }
 
 /// The body of a cancel.
@@ -66,6 +68,7 @@ struct Kept {
     authenticated_at: Timestamp,
     deposit_until: Option<Timestamp>,
     refund_account: Option<RefundAccount>,
+    refuse: Option<String>,
 }
 
 /// Everything that happened, the oldest forgotten when there is too much.
@@ -158,6 +161,7 @@ impl Gateway {
             authenticated_at: now,
             deposit_until: None,
             refund_account: new.refund_account,
+            refuse: new.refuse,
         };
         self.by_order.insert(new.order_id, payment_key.clone());
         self.oldest_first.push_back(payment_key.clone());
@@ -201,7 +205,7 @@ impl Gateway {
         self.by_key(&key)
     }
 
-    /// Captures, or issues the virtual account. `refuse` is a code to refuse it with.
+    /// Captures, or issues the virtual account. `refuse` is a code to refuse it with, whatever the session says.
     pub(crate) fn confirm(
         &mut self,
         payment_key: &str,
@@ -221,7 +225,7 @@ impl Gateway {
         if payment.order_id != order_id || payment.total_amount != amount {
             return Err(Refusal::new("INVALID_REQUEST"));
         }
-        if let Some(code) = refuse {
+        if let Some(code) = refuse.or(kept.refuse.as_deref()) {
             payment.status = Status::Aborted;
             let refusal = Refusal::new(code);
             payment.failure = Some(Failure {

@@ -136,6 +136,7 @@ async fn pay(State(shared): State<Arc<Shared>>, Form(decided): Form<Decided>) ->
         provider: Some(decided.provider),
         discount: 0,
         by_card: false,
+        refuse_code: None,
     };
     match shared.gateway().authenticate(request.into_session()) {
         Ok(payment) => {

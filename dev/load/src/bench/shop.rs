@@ -198,6 +198,7 @@ impl Shop {
             amount,
             means: Means::Card,
             refund_account: None,
+            refuse: None,
         };
         let key = self.toss.authenticate(session);
         key.map_err(|refusal| anyhow::anyhow!("the payment window: {refusal:?}"))

@@ -468,6 +468,20 @@ async fn the_window_leads_back_with_a_payment_or_with_a_failure() {
 }
 
 #[tokio::test]
+async fn a_card_that_is_no_good_is_refused_and_another_is_taken() {
+    let world = World::start().await;
+    let bad = world
+        .session(json!({"refuseCode": "REJECT_CARD_PAYMENT"}))
+        .await;
+    for code in ["REJECT_CARD_PAYMENT", "NOT_FOUND_PAYMENT_SESSION"] {
+        let (_, refused) = world.confirm(&bad).await;
+        assert_eq!(refused["code"], code);
+    }
+    let good = world.session(json!({})).await;
+    assert_eq!(world.confirm(&good).await.0, 200);
+}
+
+#[tokio::test]
 async fn the_oldest_payments_are_forgotten_when_there_are_too_many() {
     let settings = Settings {
         payments_max: 3,
@@ -482,6 +496,7 @@ async fn the_oldest_payments_are_forgotten_when_there_are_too_many() {
                 amount: 1,
                 means: toss_simulator::Means::Card,
                 refund_account: None,
+                refuse: None,
             };
             simulator.authenticate(session).unwrap()
         })

@@ -229,6 +229,7 @@ impl World {
             amount,
             means,
             refund_account,
+            refuse: None,
         };
         self.gateway.authenticate(session).unwrap()
     }
