@@ -72,10 +72,12 @@ charts_up() {
     operator_values=$(values_for quokka-operator)
     services_values=$(values_for quokka)
   fi
-  # A test build of promotions leaves out the rule that this names.
-  local planted=() component
+  # A test build leaves out the rule that this names.
+  local planted=() component components
   if [[ -n ${PLANTED_BUG:-} ]]; then
-    for component in promotions promotions-ledger; do
+    components=("$(planted_in)")
+    [[ ${components[0]} != promotions ]] || components+=(promotions-ledger)
+    for component in "${components[@]}"; do
       planted+=(--set-string "components.$component.env.QUOKKA_PLANTED_BUG=$PLANTED_BUG")
     done
   fi
@@ -87,7 +89,10 @@ charts_up() {
     image=${component%-ledger}
     notes+=(--set-string "components.$component.podAnnotations.quokka\.travel/image=$(image_note "$image")")
   done
-  release_up quokka --values "$services_values" "${registry[@]}" "${planted[@]}" "${notes[@]}"
+  # So that a run of tests sees the end of everything.
+  local times=()
+  [[ -z ${TEST_TIMES:-} ]] || times=(--values "$REPO/dev/values/test-times.yaml")
+  release_up quokka --values "$services_values" "${times[@]}" "${registry[@]}" "${planted[@]}" "${notes[@]}"
   rollouts_done
 }
 

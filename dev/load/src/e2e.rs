@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use hyper::Method;
 use hyper::header::HeaderValue;
 use jiff::{SignedDuration, Timestamp};
@@ -23,21 +24,89 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const REAL_GUESTS: usize = 10;
 
-/// Runs everything; returns how many things did not hold.
+/// A part of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Some guests sign up, and claim.
+    Guests,
+    /// Many guests want few units.
+    Claims,
+    /// Claims of a time sale end and are sold again.
+    TimeSale,
+    /// Orders, from search to a booking and back.
+    Orders,
+    /// Many orders at once.
+    Market,
+    /// What is refused.
+    BadInput,
+}
+
+/// Runs these parts, or all; returns how many things did not hold.
 pub(crate) async fn run(
     platform: &Platform,
     size: Size,
     orders: &orders::Plan,
+    market: orders::market::Size,
+    parts: &[Part],
 ) -> anyhow::Result<usize> {
+    let all = Part::value_variants();
+    let mut failed = 0;
+    for part in all
+        .iter()
+        .filter(|part| parts.is_empty() || parts.contains(part))
+    {
+        print!("[{}/{}] ", *part as usize + 1, all.len());
+        failed += match part {
+            Part::Guests => {
+                println!("{REAL_GUESTS} guests sign up, sign in and claim a coupon each");
+                real_guests_claim(platform).await?;
+                0
+            }
+            Part::Claims => {
+                println!(
+                    "{} calls by {} guests over {} connections on a stock of {}",
+                    size.calls, size.guests, size.connections, size.stock
+                );
+                many_guests_claim(platform, size).await?
+            }
+            Part::TimeSale => {
+                println!("a time sale's claims expire, are given back, and are sold again");
+                time_sale_claims_come_back(platform).await?
+            }
+            Part::Orders => {
+                println!(
+                    "stays are ordered, paid, cancelled and left unpaid, and {} guests want the last rooms",
+                    orders.order_guests
+                );
+                orders::run(platform, orders).await?
+            }
+            Part::Market => {
+                println!(
+                    "{} guests order at once: some pay, some cancel, some walk away, some are refused",
+                    market.market_guests
+                );
+                orders::market::run(platform, orders.toss, market).await?
+            }
+            Part::BadInput => {
+                println!("bad input is refused with its reason");
+                let (guest, _) = sign_up_and_in(platform.api).await?;
+                bad_input_is_refused(platform, &guest).await?;
+                0
+            }
+        };
+    }
     println!(
-        "[1/5] {} guests sign up, sign in and claim a coupon each",
-        REAL_GUESTS
+        "{}",
+        if failed == 0 {
+            "everything held"
+        } else {
+            "NOT everything held"
+        }
     );
-    let guests = real_guests_claim(platform).await?;
-    println!(
-        "[2/5] {} calls by {} guests over {} connections on a stock of {}",
-        size.calls, size.guests, size.connections, size.stock
-    );
+    Ok(failed)
+}
+
+async fn many_guests_claim(platform: &Platform, size: Size) -> anyhow::Result<usize> {
     let run = Run {
         kind: Kind::CouponCampaign,
         size,
@@ -49,31 +118,13 @@ pub(crate) async fn run(
     };
     let report = sale_run::run(platform, &run, &Quiet).await?;
     report.print();
-    let mut failed = report.violations.len();
     platform.remove(&report.sale).await?;
     let left = platform.redis_keys(&report.sale).await?;
     ensure!(
         left.is_empty(),
         "a removed sale left keys in Redis: {left:?}"
     );
-    println!("[3/5] a time sale's claims expire, are given back, and are sold again");
-    failed += time_sale_claims_come_back(platform).await?;
-    println!(
-        "[4/5] stays are ordered, paid, cancelled and left unpaid, and {} guests want the last rooms",
-        orders.order_guests
-    );
-    failed += orders::run(platform, orders).await?;
-    println!("[5/5] bad input is refused with its reason");
-    bad_input_is_refused(platform, &guests[0]).await?;
-    println!(
-        "{}",
-        if failed == 0 {
-            "everything held"
-        } else {
-            "NOT everything held"
-        }
-    );
-    Ok(failed)
+    Ok(report.violations.len())
 }
 
 pub(crate) fn open_sale(kind: Kind, stock: usize, claim_ttl: &'static str) -> Declaration {
@@ -130,7 +181,7 @@ async fn expect(
     }
 }
 
-async fn real_guests_claim(platform: &Platform) -> anyhow::Result<Vec<Guest>> {
+async fn real_guests_claim(platform: &Platform) -> anyhow::Result<()> {
     let sale = platform
         .declare(open_sale(Kind::CouponCampaign, REAL_GUESTS, ""))
         .await?;
@@ -240,7 +291,7 @@ async fn real_guests_claim(platform: &Platform) -> anyhow::Result<Vec<Guest>> {
     println!(
         "  {REAL_GUESTS} coupons, SoldOut, one more by growing the quantity; the coupons outlive the campaign"
     );
-    Ok(guests)
+    Ok(())
 }
 
 pub(crate) async fn wait_until_open(platform: &Platform, sale: &Declared) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use crate::storm::Progress;
 const STORM_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that was killed is left dead this long, so that clients see more than a reset connection.
-const OUTAGE: Duration = Duration::from_secs(3);
+pub(crate) const OUTAGE: Duration = Duration::from_secs(3);
 
 /// With the writers of the ledger stopped, so many claims are left in the log.
 const BACKLOG: usize = 200;
@@ -93,23 +93,28 @@ impl Disturbance for Disturbed {
         reached(platform, progress, self.after_claims).await?;
         let at = match self.fault {
             Fault::Nothing | Fault::OperatorDead => return Ok(None),
-            Fault::PromotionsKilled => signal("KILL", "promotions", Some("api"))?,
-            Fault::ConsumerKilled => signal("KILL", "promotions", Some("ledger"))?,
+            Fault::PromotionsKilled => {
+                signal(platform, "KILL", "promotions", Some("api"), None).await?
+            }
+            Fault::ConsumerKilled => {
+                signal(platform, "KILL", "promotions", Some("ledger"), None).await?
+            }
             Fault::RedisFlushed => flush(platform).await?,
             Fault::RedisFlushedAndConsumerKilled => {
-                signal("STOP", "promotions", Some("ledger"))?;
+                signal(platform, "STOP", "promotions", Some("ledger"), None).await?;
                 reached(platform, progress, progress.claimed() + BACKLOG).await?;
                 let at = flush(platform).await?;
-                signal("KILL", "promotions", Some("ledger"))?;
+                signal(platform, "KILL", "promotions", Some("ledger"), None).await?;
                 at
             }
             Fault::RedisFlushedWhileAReaderHangs => {
                 let reader = platform.ledger_that_only_reads(sale).await?;
-                signal_in("STOP", "promotions", Some("ledger"), Some(&reader))?;
+                let ledger = Some("ledger");
+                signal(platform, "STOP", "promotions", ledger, Some(&reader)).await?;
                 reached(platform, progress, progress.claimed() + BACKLOG).await?;
                 let at = flush(platform).await?;
                 // Its partitions stay its own until its session is over.
-                signal_in("KILL", "promotions", Some("ledger"), Some(&reader))?;
+                signal(platform, "KILL", "promotions", ledger, Some(&reader)).await?;
                 at
             }
             Fault::RedisRestarted => killed("redis").await?,
@@ -174,7 +179,7 @@ async fn reached(platform: &Platform, progress: &Progress, claims: usize) -> any
 /// SIGKILL, not a shutdown, and nobody starts it again.
 async fn kill_the_operator(platform: &Platform) -> anyhow::Result<()> {
     platform.set_replicas("quokka-operator", 0).await?;
-    signal("KILL", "quokka-operator", None)?;
+    signal(platform, "KILL", "quokka-operator", None, None).await?;
     platform
         .until(
             "no pod of the operator is left",
@@ -197,18 +202,22 @@ async fn flush(platform: &Platform) -> anyhow::Result<Timestamp> {
     Ok(at)
 }
 
-/// A signal to every process of this machine that runs `program`, with `role` as its first argument if one is given.
-fn signal(signal: &str, program: &str, role: Option<&str>) -> anyhow::Result<Timestamp> {
-    signal_in(signal, program, role, None)
-}
-
-/// The same, to the processes of one pod, named by its uid, if one is given.
-fn signal_in(
+/// A signal to every process of the platform's pods that runs `program`, with `role` as its first argument if one is
+/// given; only to those of one pod, named by its uid, if one is given. Whatever else runs on this machine is left alone.
+pub(crate) async fn signal(
+    platform: &Platform,
     signal: &str,
     program: &str,
     role: Option<&str>,
     pod: Option<&str>,
 ) -> anyhow::Result<Timestamp> {
+    let pods = match pod {
+        Some(uid) => vec![uid.to_owned()],
+        None => {
+            let pods = platform.pods("").await?.into_iter();
+            pods.filter_map(|pod| pod.metadata.uid).collect()
+        }
+    };
     let at = Timestamp::now();
     let mut told = 0;
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -227,11 +236,13 @@ fn signal_in(
             path.rsplit(|byte| *byte == b'/').next() == Some(program.as_bytes())
         });
         // A pod's control group bears its uid.
-        let is_in_pod = pod.is_none_or(|pod| {
+        let is_in_pod = || {
             std::fs::read_to_string(entry.path().join("cgroup"))
-                .is_ok_and(|groups| groups.contains(pod))
-        });
-        if is_program && is_in_pod && role.is_none_or(|role| words.next() == Some(role.as_bytes()))
+                .is_ok_and(|groups| pods.iter().any(|pod| groups.contains(pod)))
+        };
+        if is_program
+            && is_in_pod()
+            && role.is_none_or(|role| words.next() == Some(role.as_bytes()))
         {
             let status = std::process::Command::new("kill")
                 .args(["-s", signal, &pid.to_string()])
@@ -241,7 +252,7 @@ fn signal_in(
     }
     ensure!(
         told > 0,
-        "no process `{program} {}` is running on this machine",
+        "no process `{program} {}` is running in the platform's pods",
         role.unwrap_or_default()
     );
     Ok(at)
@@ -253,7 +264,7 @@ async fn killed(server: &str) -> anyhow::Result<Timestamp> {
     Ok(at)
 }
 
-async fn server_does(action: &str, name: &str) -> anyhow::Result<()> {
+pub(crate) async fn server_does(action: &str, name: &str) -> anyhow::Result<()> {
     let front_door = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../quokka");
     let output = Command::new(front_door)
         .args(["server", action, name])

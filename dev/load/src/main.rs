@@ -53,6 +53,11 @@ enum Run {
         size: sale_run::Size,
         #[command(flatten)]
         orders: orders::Plan,
+        #[command(flatten)]
+        market: orders::market::Size,
+        /// Only these parts; all by default.
+        #[arg(long = "part", value_enum)]
+        parts: Vec<e2e::Part>,
     },
     /// The same under faults, one after another; needs the local platform.
     Chaos {
@@ -62,6 +67,13 @@ enum Run {
         size: sale_run::Size,
         #[command(flatten)]
         plan: chaos::Plan,
+    },
+    /// Many orders at once under faults, one after another; needs the local platform, with the times of tests.
+    ChaosOrders {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        plan: orders::market::faults::Plan,
     },
     /// Claims a second, latency, memory and CPU, against bounds of the same run; needs no platform, only the release binaries.
     BenchClaims {
@@ -83,13 +95,21 @@ async fn main() -> ExitCode {
             target,
             size,
             orders,
+            market,
+            parts,
         } => match Platform::connect(target.api, &target.namespace).await {
-            Ok(platform) => e2e::run(&platform, size, &orders).await,
+            Ok(platform) => e2e::run(&platform, size, &orders, market, &parts).await,
             Err(error) => Err(error),
         },
         Run::Chaos { target, size, plan } => {
             match Platform::connect(target.api, &target.namespace).await {
                 Ok(platform) => chaos::run(&platform, size, &plan).await,
+                Err(error) => Err(error),
+            }
+        }
+        Run::ChaosOrders { target, plan } => {
+            match Platform::connect(target.api, &target.namespace).await {
+                Ok(platform) => orders::market::faults::run(&platform, &plan).await,
                 Err(error) => Err(error),
             }
         }

@@ -153,6 +153,19 @@ impl Platform {
         })
     }
 
+    /// What a Secret of the platform holds under a key.
+    pub(crate) async fn secret(&self, name: &str, key: &str) -> anyhow::Result<String> {
+        text(secret(&self.kube, &self.namespace, name, key).await?)
+    }
+
+    /// A service's own database.
+    pub(crate) async fn database(&self, service: &str) -> anyhow::Result<PgPool> {
+        let url = self
+            .secret(&format!("quokka-postgres-{service}"), "url")
+            .await?;
+        Ok(PgPoolOptions::new().max_connections(2).connect_lazy(&url)?)
+    }
+
     /// A signer that makes tokens which the platform takes for its own. Waits until guests can sign up: what ran before
     /// may have taken a store away.
     pub(crate) async fn token_signer(&self) -> anyhow::Result<TokenSigner> {
@@ -374,6 +387,41 @@ impl Platform {
             .items)
     }
 
+    /// Takes a pod away at once, so that another comes.
+    pub(crate) async fn forget(&self, pod: &Pod) -> anyhow::Result<()> {
+        let pods = Api::<Pod>::namespaced(self.kube.clone(), &self.namespace);
+        let name = pod.metadata.name.as_deref().context("a pod without name")?;
+        let at_once = DeleteParams::default().grace_period(0);
+        match pods.delete(name, &at_once).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            deleted => Ok(deleted.map(drop)?),
+        }
+    }
+
+    /// Waits until as many other pods with these labels are ready as were taken away.
+    pub(crate) async fn until_replaced(&self, labels: &str, gone: &[Pod]) -> anyhow::Result<()> {
+        let what = format!("the pods {labels} are replaced");
+        self.until(&what, Duration::from_secs(120), async || {
+            let pods = self.pods(labels).await?;
+            let is_new = |pod: &Pod| gone.iter().all(|old| old.metadata.uid != pod.metadata.uid);
+            Ok(pods.len() == gone.len() && pods.iter().all(|pod| is_new(pod) && is_ready(pod)))
+        })
+        .await
+    }
+
+    /// Waits until all pods of a Deployment are ready.
+    pub(crate) async fn until_ready(&self, deployment: &str) -> anyhow::Result<()> {
+        let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
+        let what = format!("{deployment} is ready");
+        self.until(&what, Duration::from_secs(120), async || {
+            let deployment = deployments.get(deployment).await?;
+            let wanted = deployment.spec.and_then(|spec| spec.replicas);
+            let status = deployment.status.unwrap_or_default();
+            Ok(wanted.is_some() && status.ready_replicas == wanted && status.replicas == wanted)
+        })
+        .await
+    }
+
     /// Sets the number of a Deployment's pods.
     pub(crate) async fn set_replicas(&self, deployment: &str, replicas: i32) -> anyhow::Result<()> {
         let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
@@ -404,48 +452,6 @@ impl Platform {
         .await
     }
 
-    /// Sets a variable of a Deployment's program, or takes it away, and waits until only pods that have it so are left.
-    /// Answers what it was.
-    pub(crate) async fn set_variable(
-        &self,
-        deployment: &str,
-        name: &str,
-        value: Option<&str>,
-    ) -> anyhow::Result<Option<String>> {
-        let deployments = Api::<Deployment>::namespaced(self.kube.clone(), &self.namespace);
-        let pod = deployments.get(deployment).await?.spec.unwrap_or_default();
-        let pod = pod.template.spec.unwrap_or_default();
-        let container = pod.containers.into_iter().next();
-        let container = container.with_context(|| format!("{deployment} has no container"))?;
-        let before = container.env.into_iter().flatten();
-        let before = before.into_iter().find(|variable| variable.name == name);
-        let variable = match value {
-            Some(value) => json!({"name": name, "value": value}),
-            None => json!({"name": name, "$patch": "delete"}),
-        };
-        let containers = json!([{"name": container.name, "env": [variable]}]);
-        let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
-        let patched = deployments
-            .patch(
-                deployment,
-                &PatchParams::default(),
-                &Patch::Strategic(patch),
-            )
-            .await?;
-        let what = format!("{deployment} is rolled out with another {name}");
-        self.until(&what, Duration::from_secs(120), async || {
-            let status = deployments.get(deployment).await?.status;
-            let status = status.unwrap_or_default();
-            let pods = status.replicas;
-            Ok(status.observed_generation >= patched.metadata.generation
-                && pods.is_some_and(|pods| pods > 0)
-                && status.updated_replicas == pods
-                && status.ready_replicas == pods)
-        })
-        .await?;
-        Ok(before.and_then(|variable| variable.value))
-    }
-
     /// Waits for a condition; an error while looking counts as not yet.
     pub(crate) async fn until(
         &self,
@@ -474,6 +480,15 @@ impl Platform {
     }
 }
 
+fn is_ready(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 fn is_quiet(stores: &AtRest) -> bool {
     let rows = stores
         .ledger
@@ -496,7 +511,7 @@ fn is_true(object: &DynamicObject, condition: &str) -> bool {
     })
 }
 
-fn timestamp(at: time::OffsetDateTime) -> anyhow::Result<Timestamp> {
+pub(crate) fn timestamp(at: time::OffsetDateTime) -> anyhow::Result<Timestamp> {
     Ok(Timestamp::from_nanosecond(at.unix_timestamp_nanos())?)
 }
 

@@ -19,10 +19,10 @@ use crate::http::{Call, Connection};
 use crate::platform::{Declaration, Declared, Kind, Platform};
 
 /// No sample sale lowers prices there.
-const REGION: &str = "busan";
+pub(super) const REGION: &str = "busan";
 
 /// Check-in is so many days from now: a guest who cancels gets all of it back.
-const AHEAD_DAYS: i64 = 30;
+pub(super) const AHEAD_DAYS: i64 = 30;
 
 /// Time-sale claims last longer than the run.
 const CLAIM_TTL: &str = "30m";
@@ -80,13 +80,24 @@ async fn ask(
     more: impl FnOnce(Call) -> Call,
     body: Option<&Value>,
 ) -> anyhow::Result<Told> {
+    ask_by(&mut Connection::new(at), method, path, more, body).await
+}
+
+/// Asks by a connection that is there.
+pub(super) async fn ask_by(
+    connection: &mut Connection,
+    method: Method,
+    path: &str,
+    more: impl FnOnce(Call) -> Call,
+    body: Option<&Value>,
+) -> anyhow::Result<Told> {
     let asked = format!("{method} {path}");
     let call = more(Call {
         method,
         body: body.map(|body| body.to_string().into()).unwrap_or_default(),
         ..Call::post(path.parse()?, None)
     });
-    let answer = match Connection::new(at).send(&call, TIMEOUT).await {
+    let answer = match connection.send(&call, TIMEOUT).await {
         Ok(answer) => answer,
         Err(no) => bail!("{asked}: no answer ({no:?})"),
     };
@@ -108,14 +119,14 @@ impl<'a> Guided<'a> {
         Self::on(shop.platform, guest)
     }
 
-    fn on(platform: &'a Platform, guest: &Guest) -> Self {
+    pub(super) fn on(platform: &'a Platform, guest: &Guest) -> Self {
         Self {
             platform,
             authorization: guest.authorization.clone(),
         }
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
@@ -190,7 +201,7 @@ impl<'a> Guided<'a> {
 
 /// The simulated payment gateway.
 pub(super) struct Toss {
-    at: SocketAddr,
+    pub(super) at: SocketAddr,
 }
 
 impl Toss {
@@ -204,8 +215,17 @@ impl Toss {
 
     /// What was taken by a payment, less what went back.
     pub(super) async fn held(&self, key: &str) -> anyhow::Result<i64> {
+        self.held_by(&mut Connection::new(self.at), key).await
+    }
+
+    /// The same, by a connection that is there.
+    pub(super) async fn held_by(
+        &self,
+        connection: &mut Connection,
+        key: &str,
+    ) -> anyhow::Result<i64> {
         let path = format!("/simulator/payments/{key}");
-        let told = ask(self.at, Method::GET, &path, |call| call, None).await?;
+        let told = ask_by(connection, Method::GET, &path, |call| call, None).await?;
         let payment = told.is(200)?;
         if payment["approvedAt"].is_null() {
             return Ok(0);
