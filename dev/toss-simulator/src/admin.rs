@@ -24,6 +24,10 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/simulator/sessions", post(create_session))
         .route("/simulator/payments/{payment_key}", get(payment))
         .route("/simulator/payments/{payment_key}/deposit", post(deposit))
+        .route(
+            "/simulator/payments/{payment_key}/reverse-deposit",
+            post(reverse_deposit),
+        )
         .route("/simulator/payments/{payment_key}/age", post(age))
         .route("/simulator/webhooks", put(set_webhooks))
         .route("/simulator/state", get(state))
@@ -137,12 +141,20 @@ async fn deposit(
     Ok(Json(payment).into_response())
 }
 
+async fn reverse_deposit(
+    State(shared): State<Arc<Shared>>,
+    Path(payment_key): Path<String>,
+) -> Result<Response, Refusal> {
+    let payment = crate::api::reverse_deposit(&shared, &payment_key)?;
+    Ok(Json(payment).into_response())
+}
+
 #[derive(Deserialize)]
 struct Age {
     seconds: u64,
 }
 
-/// Sets the authentication and the deposit's end back by some seconds.
+/// Sets everything of the payment back by some seconds: authentication, deposit's end, transactions.
 async fn age(
     State(shared): State<Arc<Shared>>,
     Path(payment_key): Path<String>,

@@ -24,6 +24,7 @@ use crate::gateway::CancelRequest;
 use crate::model::{Payment, SEOUL, Status};
 use crate::refusal::Refusal;
 use crate::replay::{Answer, Known, Replay};
+use crate::settlements::Dates;
 use crate::webhooks;
 
 /// The most transactions of one answer, and how many without a limit.
@@ -37,6 +38,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/v1/payments/orders/{order_id}", get(by_order))
         .route("/v1/payments/{payment_key}/cancel", post(cancel))
         .route("/v1/transactions", get(transactions))
+        .route("/v1/settlements", get(settlements))
 }
 
 #[derive(Deserialize)]
@@ -90,7 +92,10 @@ async fn cancel(
         path: &path,
         headers: &headers,
     };
-    let work = |_: &Hit| {
+    let work = |hit: &Hit| {
+        if let Some(code) = &hit.refuse {
+            return Err(Refusal::new(code));
+        }
         let request: CancelRequest = read(&body)?;
         let payment = shared.gateway().cancel(&payment_key, &request)?;
         webhooks::status_changed(&shared, &payment);
@@ -270,10 +275,29 @@ async fn transactions(
     Ok(Json(found).into_response())
 }
 
+async fn settlements(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(scissors): ConnectInfo<Scissors>,
+    Query(dates): Query<Dates>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    queried(&shared, &scissors, &headers).await?;
+    let asked = dates.asked()?;
+    let found = shared.gateway().settlements(&asked);
+    Ok(Json(found).into_response())
+}
+
 /// `2026-12-01T00:00:00`, in Korean time.
 fn moment(text: &str) -> Option<Timestamp> {
     let local: DateTime = text.parse().ok()?;
     Some(local.to_zoned(TimeZone::fixed(SEOUL)).ok()?.timestamp())
+}
+
+/// The bank takes a deposit back, and the webhook tells of it.
+pub(crate) fn reverse_deposit(shared: &Shared, payment_key: &str) -> Result<Payment, Refusal> {
+    let payment = shared.gateway().reverse_deposit(payment_key)?;
+    webhooks::status_changed(shared, &payment);
+    Ok(payment)
 }
 
 /// Money arrives at a virtual account, and both kinds of webhook tell of it.

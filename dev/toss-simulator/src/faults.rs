@@ -32,6 +32,10 @@ pub struct Faults {
     pub refuse: f64,
     /// With which code.
     pub refuse_code: String,
+    /// A cancel is refused with `refuseCancelCode`: no money goes back.
+    pub refuse_cancel: f64,
+    /// With which code.
+    pub refuse_cancel_code: String,
     /// A webhook is never sent.
     pub webhooks_lost: f64,
     /// A webhook is sent twice.
@@ -66,6 +70,8 @@ impl Default for Faults {
             server_error: 0.0,
             refuse: 0.0,
             refuse_code: "REJECT_CARD_PAYMENT".to_owned(),
+            refuse_cancel: 0.0,
+            refuse_cancel_code: "NOT_CANCELABLE_PAYMENT".to_owned(),
             webhooks_lost: 0.0,
             webhooks_repeated: 0.0,
             webhooks_reordered: 0.0,
@@ -83,6 +89,7 @@ impl Faults {
             ("conflict", self.conflict),
             ("serverError", self.server_error),
             ("refuse", self.refuse),
+            ("refuseCancel", self.refuse_cancel),
             ("webhooksLost", self.webhooks_lost),
             ("webhooksRepeated", self.webhooks_repeated),
             ("webhooksReordered", self.webhooks_reordered),
@@ -155,6 +162,9 @@ impl Dice {
         }
         if operation == Operation::Confirm && self.falls(self.faults.refuse) {
             hit.refuse = Some(self.faults.refuse_code.clone());
+        }
+        if operation == Operation::Cancel && self.falls(self.faults.refuse_cancel) {
+            hit.refuse = Some(self.faults.refuse_cancel_code.clone());
         }
         if hit != Hit::default()
             && let Some(left) = &mut self.left

@@ -12,6 +12,7 @@ use crate::model::{
     Transfer, VirtualAccount, time_text,
 };
 use crate::refusal::Refusal;
+use crate::settlements::{Asked, Settlement, date, settle};
 
 /// The shop that everything belongs to.
 const SHOP: &str = "quokka-sim";
@@ -66,6 +67,7 @@ struct Kept {
     payment: Payment,
     means: Means,
     authenticated_at: Timestamp,
+    approved: Option<Timestamp>,
     deposit_until: Option<Timestamp>,
     refund_account: Option<RefundAccount>,
     refuse: Option<String>,
@@ -97,9 +99,13 @@ impl Gateway {
         self.payments.len()
     }
 
-    /// Sessions whose time is set back, as if they had been authenticated earlier.
+    /// A payment whose time is set back, as if everything of it had happened earlier.
     pub(crate) fn age(&mut self, payment_key: &str, by: Duration) -> Result<Payment, Refusal> {
-        let kept = self.kept(payment_key)?;
+        self.kept(payment_key)?;
+        // By its field, so that the transactions can be changed beside it.
+        let Some(kept) = self.payments.get_mut(payment_key) else {
+            return Err(Refusal::new("NOT_FOUND_PAYMENT"));
+        };
         kept.authenticated_at = kept
             .authenticated_at
             .checked_sub(by)
@@ -107,6 +113,24 @@ impl Gateway {
         kept.deposit_until = kept
             .deposit_until
             .map(|until| until.checked_sub(by).unwrap_or(Timestamp::MIN));
+        if let Some(approved) = kept.approved {
+            kept.approve(approved.checked_sub(by).unwrap_or(Timestamp::MIN));
+        }
+        let own = |transaction: &&mut Transaction| transaction.payment_key == payment_key;
+        for transaction in self.transactions.iter_mut().filter(own) {
+            let at = transaction.at.checked_sub(by).unwrap_or(Timestamp::MIN);
+            transaction.at = at;
+            transaction.transaction_at = time_text(at);
+            if let Some(approved_at) = &kept.payment.approved_at {
+                transaction.approved_at.clone_from(approved_at);
+            }
+            let key = &transaction.transaction_key;
+            let cancels = kept.payment.cancels.iter_mut().flatten();
+            for cancel in cancels.filter(|cancel| &cancel.transaction_key == key) {
+                cancel.canceled_at = time_text(at);
+                transaction.cancel = Some(cancel.clone());
+            }
+        }
         self.by_key(payment_key)
     }
 
@@ -159,6 +183,7 @@ impl Gateway {
             payment: payment.clone(),
             means: new.means,
             authenticated_at: now,
+            approved: None,
             deposit_until: None,
             refund_account: new.refund_account,
             refuse: new.refuse,
@@ -258,6 +283,19 @@ impl Gateway {
         Ok(payment)
     }
 
+    /// The bank takes a deposit back: the account waits again.
+    pub(crate) fn reverse_deposit(&mut self, payment_key: &str) -> Result<Payment, Refusal> {
+        let kept = self.kept(payment_key)?;
+        let is_deposit = kept.means == Means::VirtualAccount;
+        if !is_deposit || kept.payment.status != Status::Done {
+            return Err(Refusal::new("INVALID_REQUEST"));
+        }
+        let transaction = kept.reverse();
+        let payment = kept.payment.clone();
+        self.keep(transaction);
+        Ok(payment)
+    }
+
     /// Gives money back.
     pub(crate) fn cancel(
         &mut self,
@@ -326,6 +364,13 @@ impl Gateway {
         }
         found.take(limit).cloned().collect()
     }
+
+    /// What was settled by now, in these dates, the oldest first.
+    pub(crate) fn settlements(&self, asked: &Asked) -> Vec<Settlement> {
+        let today = date(Timestamp::now());
+        let all = self.transactions.iter();
+        asked.page_of(all.filter_map(|transaction| settle(transaction, today)))
+    }
 }
 
 impl Kept {
@@ -391,16 +436,34 @@ impl Kept {
         until
     }
 
+    fn approve(&mut self, at: Timestamp) {
+        self.approved = Some(at);
+        self.payment.approved_at = Some(time_text(at));
+    }
+
     fn capture(&mut self) -> Transaction {
         let now = Timestamp::now();
         let key = transaction_key();
         self.payment.status = Status::Done;
-        self.payment.approved_at = Some(time_text(now));
+        self.approve(now);
         self.payment.last_transaction_key = Some(key.clone());
         self.payment.receipt = Some(Receipt {
             url: format!("https://simulator.invalid/receipts/{key}"),
         });
-        self.transaction(key, now, self.payment.total_amount)
+        self.transaction(key, now, self.payment.total_amount, None)
+    }
+
+    fn reverse(&mut self) -> Transaction {
+        let key = transaction_key();
+        self.payment.status = Status::WaitingForDeposit;
+        let approved_at = self.payment.approved_at.take().unwrap_or_default();
+        self.approved = None;
+        self.payment.last_transaction_key = Some(key.clone());
+        let now = Timestamp::now();
+        Transaction {
+            approved_at,
+            ..self.transaction(key, now, self.payment.total_amount, None)
+        }
     }
 
     fn give_back(&mut self, amount: i64, reason: String) -> Transaction {
@@ -415,7 +478,7 @@ impl Kept {
             Status::PartialCanceled
         };
         payment.last_transaction_key = Some(key.clone());
-        payment.cancels.get_or_insert_default().push(Cancel {
+        let cancel = Cancel {
             cancel_amount: amount,
             cancel_reason: reason,
             tax_free_amount: 0,
@@ -424,11 +487,19 @@ impl Kept {
             transaction_key: key.clone(),
             receipt_key: None,
             cancel_status: "DONE",
-        });
-        self.transaction(key, now, amount)
+        };
+        let cancels = payment.cancels.get_or_insert_default();
+        cancels.push(cancel.clone());
+        self.transaction(key, now, amount, Some(cancel))
     }
 
-    fn transaction(&self, key: String, at: Timestamp, amount: i64) -> Transaction {
+    fn transaction(
+        &self,
+        key: String,
+        at: Timestamp,
+        amount: i64,
+        cancel: Option<Cancel>,
+    ) -> Transaction {
         Transaction {
             m_id: SHOP,
             receipt_url: format!("https://simulator.invalid/receipts/{key}"),
@@ -443,6 +514,8 @@ impl Kept {
             currency: "KRW",
             amount,
             at,
+            approved_at: self.payment.approved_at.clone().unwrap_or_default(),
+            cancel,
         }
     }
 }

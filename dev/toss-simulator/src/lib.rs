@@ -21,6 +21,7 @@ mod gateway;
 mod model;
 mod refusal;
 mod replay;
+mod settlements;
 mod webhooks;
 mod window;
 
@@ -40,6 +41,7 @@ pub use model::{
     Transfer, VirtualAccount,
 };
 pub use refusal::Refusal;
+pub use settlements::{Fee, Settlement};
 
 use crate::cut::{Cuttable, Scissors};
 use crate::faults::Dice;
@@ -199,12 +201,17 @@ impl Simulator {
         api::deposit(&self.shared, payment_key)
     }
 
+    /// The bank takes a deposit back.
+    pub fn reverse_deposit(&self, payment_key: &str) -> Result<Payment, Refusal> {
+        api::reverse_deposit(&self.shared, payment_key)
+    }
+
     /// A payment as it is now.
     pub fn payment(&self, payment_key: &str) -> Result<Payment, Refusal> {
         self.shared.gateway().by_key(payment_key)
     }
 
-    /// Sets a payment's authentication and deposit time back.
+    /// Sets everything of a payment back by some time, as if it had happened earlier.
     pub fn age(&self, payment_key: &str, by: Duration) -> Result<Payment, Refusal> {
         self.shared.gateway().age(payment_key, by)
     }

@@ -206,6 +206,12 @@ pub struct Transaction {
     pub amount: i64,
     #[serde(skip)]
     pub(crate) at: Timestamp,
+    /// When the money came that this is about.
+    #[serde(skip)]
+    pub(crate) approved_at: String,
+    /// What was given back, if it is no capture.
+    #[serde(skip)]
+    pub(crate) cancel: Option<Cancel>,
 }
 
 /// Korea has had no other offset since 1988.

@@ -146,6 +146,135 @@ async fn a_payment_is_confirmed_queried_and_cancelled_in_part_and_whole() {
     assert_eq!(world.get(&path).await.1, json!([all[1]]));
 }
 
+/// Korea's date, so many days ago.
+fn days_ago(days: i64) -> String {
+    let korea = jiff::tz::TimeZone::fixed(jiff::tz::offset(9));
+    let today = jiff::Timestamp::now().to_zoned(korea).date();
+    today
+        .saturating_sub(jiff::SignedDuration::from_hours(24 * days))
+        .to_string()
+}
+
+impl World {
+    /// A captured payment of so many days ago, with its key.
+    async fn captured(&self, days: u64, more: Value) -> String {
+        let session = self.session(more).await;
+        self.confirm(&session).await;
+        let key = session["paymentKey"].as_str().unwrap().to_owned();
+        let by = Duration::from_secs(days * 86_400);
+        if self.simulator.payment(&key).unwrap().status == Status::WaitingForDeposit {
+            self.simulator.deposit(&key).unwrap();
+        }
+        self.simulator.age(&key, by).unwrap();
+        key
+    }
+
+    async fn settlements(&self, query: &str) -> Vec<Value> {
+        let (status, body) = self.get(&format!("/v1/settlements?{query}")).await;
+        assert_eq!(status, 200, "{body}");
+        body.as_array().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn what_moved_is_settled_from_the_day_after() {
+    let world = World::start().await;
+    let key = world.captured(3, json!({"amount": 100_000})).await;
+    world.captured(0, json!({"orderId": "order-today"})).await;
+    let body = json!({"cancelReason": "a", "cancelAmount": 40_000});
+    let path = format!("/v1/payments/{key}/cancel");
+    world.post(&path, &[], &body).await;
+    // The cancel is two days old, the capture five.
+    world
+        .simulator
+        .age(&key, Duration::from_secs(2 * 86_400))
+        .unwrap();
+
+    let (from, to) = (days_ago(10), days_ago(0));
+    let all = world
+        .settlements(&format!("startDate={from}&endDate={to}"))
+        .await;
+    let amounts: Vec<&Value> = all.iter().map(|record| &record["amount"]).collect();
+    assert_eq!(amounts, [&json!(100_000), &json!(-40_000)], "not today's");
+    let [captured, back] = [&all[0], &all[1]];
+    assert_eq!(captured["soldDate"], json!(days_ago(5)));
+    assert_eq!(captured["cancel"], Value::Null);
+    assert_eq!(captured["fees"], json!([{"type": "BASE", "fee": 3_300}]));
+    assert_eq!(captured["supplyAmount"], 3_000);
+    assert_eq!(captured["vat"], 300);
+    assert_eq!(captured["payOutAmount"], 96_700);
+    assert_eq!(back["soldDate"], json!(days_ago(2)));
+    assert_eq!(back["payOutAmount"], -38_680);
+    assert_eq!(back["approvedAt"], captured["approvedAt"]);
+    assert_eq!(back["cancel"]["transactionKey"], back["transactionKey"]);
+    let payment = world.get(&format!("/v1/payments/{key}")).await.1;
+    assert_eq!(payment["approvedAt"], captured["approvedAt"]);
+    assert_eq!(payment["cancels"][0], back["cancel"]);
+}
+
+#[tokio::test]
+async fn the_fee_of_a_deposit_stays_when_the_money_goes_back() {
+    let world = World::start().await;
+    let key = world
+        .captured(0, json!({"means": "VIRTUAL_ACCOUNT", "amount": 50_000}))
+        .await;
+    let account = json!({"bank": "20", "accountNumber": "1", "holderName": "h"});
+    let body = json!({"cancelReason": "a", "refundReceiveAccount": account});
+    let path = format!("/v1/payments/{key}/cancel");
+    world.post(&path, &[], &body).await;
+    world
+        .simulator
+        .age(&key, Duration::from_secs(86_400))
+        .unwrap();
+    let yesterday = days_ago(1);
+    let all = world
+        .settlements(&format!("startDate={yesterday}&endDate={yesterday}"))
+        .await;
+    let paid_out: Vec<&Value> = all.iter().map(|record| &record["payOutAmount"]).collect();
+    assert_eq!(paid_out, [&json!(49_670), &json!(-50_000)]);
+}
+
+#[tokio::test]
+async fn settlements_are_looked_for_by_either_date_and_come_in_pages() {
+    let world = World::start().await;
+    for n in 0..5 {
+        let order = format!("order-page-{n}");
+        world.captured(20, json!({"orderId": order})).await;
+    }
+    let sold = days_ago(20);
+    let all = world
+        .settlements(&format!("startDate={sold}&endDate={sold}"))
+        .await;
+    assert_eq!(all.len(), 5);
+    let paid_out = all[0]["paidOutDate"].as_str().unwrap();
+    assert_ne!(paid_out, sold);
+    let by_payout = |size: usize, page: usize| {
+        format!(
+            "startDate={paid_out}&endDate={paid_out}&dateType=paidOutDate&size={size}&page={page}"
+        )
+    };
+    assert_eq!(world.settlements(&by_payout(2, 1)).await, all[..2]);
+    assert_eq!(world.settlements(&by_payout(2, 3)).await, all[4..]);
+    assert!(world.settlements(&by_payout(2, 4)).await.is_empty());
+    assert!(
+        world
+            .settlements(&format!("startDate={paid_out}&endDate={paid_out}"))
+            .await
+            .is_empty()
+    );
+    for wrong in [
+        "startDate=2026-12-02&endDate=2026-12-01",
+        "startDate=yesterday&endDate=2026-12-01",
+        "startDate=2026-12-01&endDate=2026-12-01&dateType=other",
+        "startDate=2026-12-01&endDate=2026-12-01&page=0",
+        "startDate=2026-12-01&endDate=2026-12-01&size=5001",
+    ] {
+        let (status, body) = world.get(&format!("/v1/settlements?{wrong}")).await;
+        let refused = (status, &body["code"]);
+        assert_eq!(refused, (400, &json!("INVALID_REQUEST")), "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_gets_in_without_the_key() {
     let world = World::start().await;
