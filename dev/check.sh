@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . dev/lib/common.sh
 
 scripts() {
-  local scripts=(dev/quokka dev/*.sh dev/lib/*.sh charts/*.sh .ci/run) script
+  local scripts=(dev/quokka dev/*.sh dev/lib/*.sh dev/api/*.sh charts/*.sh .ci/run) script
   for script in "${scripts[@]}"; do bash -n "$script"; done
   # Names that one file sets and another uses look unused; functions that a trap calls look unreachable.
   if command -v shellcheck >/dev/null; then

@@ -37,6 +37,7 @@ pub mod health;
 pub mod http;
 pub mod idempotency;
 pub mod metrics;
+pub mod openapi;
 pub mod postgres;
 pub mod problem;
 pub mod serve;

@@ -20,6 +20,7 @@ use std::{borrow::Cow, fmt};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::telemetry::{self, TraceContext};
 
@@ -154,15 +155,17 @@ struct More {
 }
 
 /// Something wrong at one place of the request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// What is wrong there.
     pub detail: String,
     /// Where: a JSON pointer into the body as a URI fragment, such as `#/guests/0/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub pointer: Option<String>,
     /// Where: the name of a path or query parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub parameter: Option<String>,
 }
 
@@ -275,18 +278,30 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
+/// What went wrong, as RFC 9457 has it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+pub(crate) struct Body<'a> {
+    /// What kind of problem it is, as a URI made from its code.
     #[serde(rename = "type")]
+    #[schema(format = "uri")]
     type_uri: String,
+    /// The kind in words, the same each time.
     title: &'static str,
+    /// The answer's status.
     status: u16,
+    /// What was wrong this time, for a person to read.
     detail: &'a str,
+    /// What programs decide by: stable, in upper snake case.
     code: &'static str,
+    /// The trace under which the services' logs tell more.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false, pattern = "^[0-9a-f]{32}$")]
     trace_id: Option<&'a str>,
+    /// Each place of the request that is wrong, where there are any.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     errors: &'a [FieldError],
 }
 

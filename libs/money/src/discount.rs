@@ -2,12 +2,16 @@
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use crate::Krw;
 
 /// A percentage that leaves something to take off and something to pay: 1 to 99. In JSON an integer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(into = "u8", try_from = "u8")]
+#[schema(minimum = 1, maximum = 99)]
 pub struct Percent(u8);
 
 /// No percentage to discount by.
@@ -46,7 +50,7 @@ impl From<Percent> for u8 {
 }
 
 /// A discount on a price. In JSON `{"percent": 40}` or `{"amount": 30000}`, exactly one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Discount {
     /// A part of the price.

@@ -4,12 +4,25 @@ use std::fmt;
 use std::iter::Sum;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An amount in whole won, never negative. In JSON an integer.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
 )]
 #[serde(into = "i64", try_from = "i64")]
+#[schema(minimum = 0)]
 pub struct Krw(i64);
 
 /// No amount of money.

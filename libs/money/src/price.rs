@@ -1,12 +1,14 @@
 //! The lowest-price rule.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Discount, Krw};
 
 /// Which discount made a price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = DiscountUsed)]
 pub enum Used {
     /// None lowers it.
     None,

@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::{Epoch, SaleUid, Stock};
 
@@ -131,7 +132,8 @@ const PERCENT_FIELDS: &[&str] = &["percent", "maxAmount"];
 const AMOUNT_FIELDS: &[&str] = &["amount"];
 
 /// What a time sale covers: at least one list is not empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SaleTarget)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Room types.
@@ -146,7 +148,8 @@ pub struct Target {
 }
 
 /// Calendar dates of stay, both included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SaleStayDates)]
 #[serde(rename_all = "camelCase")]
 pub struct StayDates {
     /// First night.
@@ -156,7 +159,8 @@ pub struct StayDates {
 }
 
 /// `{"percent": 40}`, `{"percent": 10, "maxAmount": 20000}` or `{"amount": 30000}`; amounts in whole won.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SaleDiscount)]
 #[serde(untagged)]
 pub enum Discount {
     /// A share of the price.
@@ -166,18 +170,19 @@ pub enum Discount {
 }
 
 /// A share of the price, at most `max_amount` won.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PercentDiscount {
     /// 1 to 99.
     pub percent: u8,
     /// Whole won.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub max_amount: Option<i64>,
 }
 
 /// A fixed sum.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AmountDiscount {
     /// Whole won.
@@ -185,13 +190,14 @@ pub struct AmountDiscount {
 }
 
 /// The coupon that a campaign issues.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CouponTerms {
     /// Milliseconds from the claim for which the coupon is valid.
     pub valid_for_ms: i64,
     /// Smallest order it applies to, in whole won.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub min_order_amount: Option<i64>,
     /// Where it applies; empty means everywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -68,7 +68,7 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let server = Server::bind(Serve {
         http: Some((
             config.http_addr,
-            chassis::http::router(api::routes(api), HttpOptions::default()),
+            chassis::http::router(api::routes().into_router(api), HttpOptions::default()),
         )),
         internal: None,
         ops: config.process.ops_addr,

@@ -19,6 +19,7 @@ use crate::{
     metrics,
     policy::{ATTEMPTS_MAX, Admission},
     proxy::Gateway,
+    reference::Reference,
     upstreams::Upstreams,
 };
 
@@ -38,6 +39,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let (upstreams, watch) = discover(&config, &readiness).await?;
     let gateway = Gateway {
         upstreams,
+        reference: Reference::new().context("put the API's document together")?,
         verifier: Verifier::from_jwks_url(
             config.jwks_url,
             &config.jwt_issuer,

@@ -12,6 +12,7 @@ mod listener;
 mod metrics;
 mod policy;
 mod proxy;
+mod reference;
 mod refusal;
 mod routes;
 mod smoke;
@@ -38,12 +39,15 @@ struct Arguments {
 enum Command {
     /// Walks a guest's way through a platform that runs, and fails where it ends: `helm test` does this.
     Smoke(smoke::Arguments),
+    /// Prints the OpenAPI document of the whole API.
+    Openapi,
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         None => serve(),
         Some(Command::Smoke(arguments)) => on_runtime(1, smoke::run(arguments)),
+        Some(Command::Openapi) => openapi(),
     }
 }
 
@@ -53,6 +57,19 @@ fn serve() -> ExitCode {
         Err(mistakes) => mistakes.exit(),
     };
     on_runtime(config.threads, app::run(config))
+}
+
+fn openapi() -> ExitCode {
+    match reference::document() {
+        Ok(document) => {
+            print!("{}", document.to_json());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn on_runtime(threads: usize, work: impl Future<Output = ExitCode>) -> ExitCode {

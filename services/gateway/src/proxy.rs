@@ -34,6 +34,7 @@ use crate::{
     forwarded::{self, TrustedProxies},
     metrics,
     policy::{self, Admission, Failure, Held, Ticket},
+    reference::{Page, Reference},
     refusal,
     routes::{self, Access, Miss, Target},
     trace::Trace,
@@ -62,6 +63,8 @@ const CLIENT_GONE: u16 = 499;
 pub(crate) struct Gateway {
     /// Where they go.
     pub(crate) upstreams: Arc<Upstreams>,
+    /// What is told of them.
+    pub(crate) reference: Reference,
     /// Who may send them.
     pub(crate) verifier: Verifier,
     /// How many at once.
@@ -194,6 +197,27 @@ impl Gateway {
         session.write_response_body(Some(body), true).await
     }
 
+    /// Answers with a page of the reference.
+    async fn show(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        page: Page,
+    ) -> pingora::Result<bool> {
+        exchange.route = page.template;
+        exchange.trace = Trace::begin(session.req_header(), page.template);
+        if self.admission.is_full() {
+            self.answer(session, exchange, refusal::overloaded())
+                .await?;
+        } else {
+            let header = page.header()?;
+            session.write_response_header(header, false).await?;
+            session.write_response_body(Some(page.body), true).await?;
+        }
+        read_rest(session, UNREAD_BYTES_MAX).await;
+        Ok(true)
+    }
+
     /// What a failed request is answered with; `None` when nobody is there any more to be answered.
     fn problem_of(error: &Error) -> Option<Problem> {
         use ErrorType::{
@@ -264,7 +288,12 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> pingora::Result<bool> {
         let request = session.req_header();
-        let found = routes::find(&request.method, request.uri.path());
+        let (method, path) = (&request.method, request.uri.path());
+        let found = match self.reference.find(method, path) {
+            Some(Ok(page)) => return self.show(session, exchange, page).await,
+            Some(Err(miss)) => Err(miss),
+            None => routes::find(method, path),
+        };
         exchange.route = match &found {
             Ok(Target { template, .. }) | Err(Miss::Method { template, .. }) => template,
             Err(Miss::Path) => "",

@@ -70,11 +70,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
         &readiness,
         &shutdown,
     );
-    let idempotency = Idempotency::new(pool, &shutdown)
-        .scoped_to_caller(verifier.clone())
-        .required();
+    let idempotency = Idempotency::new(pool, &shutdown).scoped_to_caller(verifier.clone());
     let api = Api { desk, verifier };
-    let http = api::routes(api.clone(), idempotency);
+    let http = api::routes(Some(idempotency)).into_router(api.clone());
     let internal = api::internal_routes(api);
     let surround = |routes| chassis::http::router(routes, HttpOptions::default());
     Ok(Server::bind(Serve {

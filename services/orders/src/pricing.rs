@@ -6,6 +6,7 @@
 use jiff::civil::Date;
 use money::{CouponDiscount, Discount, Krw, NightPrice, StayPrice, Used, lowest};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::refunds::Policy;
@@ -133,7 +134,8 @@ pub enum PricingError {
 }
 
 /// A night and what it costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = OrderNight)]
 #[serde(rename_all = "camelCase")]
 pub struct PricedNight {
     /// Which.
@@ -147,7 +149,8 @@ pub struct PricedNight {
 }
 
 /// Something that lowered the price.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = OrderDiscount)]
 #[serde(
     tag = "kind",
     rename_all = "SCREAMING_SNAKE_CASE",

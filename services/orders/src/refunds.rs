@@ -13,12 +13,14 @@ use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use money::Krw;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Korea's offset from UTC. It has had no summer time since 1988.
 const SEOUL: Offset = jiff::tz::offset(9);
 
 /// A stay's cancellation policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[schema(as = OrderCancellation)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Policy {
     /// Most of it comes back.

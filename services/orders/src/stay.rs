@@ -2,6 +2,7 @@
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The most nights of one order.
@@ -71,15 +72,21 @@ pub struct Wish {
     pub time_sale_claim_id: Option<Uuid>,
 }
 
-/// `POST /v1/orders`
-#[derive(Debug, Clone, Deserialize)]
+/// What a guest wants to order.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(as = NewOrder)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WishBody {
     room_type_id: Uuid,
+    /// The first night; not before today in Seoul.
     check_in: Date,
+    /// The day of leaving: 1 to 30 nights later.
     check_out: Date,
+    #[schema(minimum = 1, maximum = 100)]
     guests: u16,
+    /// A coupon of the caller's.
     coupon_id: Option<Uuid>,
+    /// A claim of the caller's on a time sale.
     time_sale_claim_id: Option<Uuid>,
 }
 

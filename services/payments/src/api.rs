@@ -7,13 +7,13 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::post;
 use chassis::auth::Verifier;
+use chassis::openapi::{Document, Routes};
 use chassis::serve::Shutdown;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use utoipa_axum::routes;
 
 use crate::config::Config;
 use crate::work::Work;
@@ -66,9 +66,35 @@ impl ApiState {
 }
 
 /// Every route, by path.
-pub fn routes(state: ApiState) -> Router {
-    Router::new()
-        .route("/v1/payments/confirm", post(confirm::confirm))
-        .route("/v1/payments/webhooks/toss", post(webhooks::toss))
-        .with_state(state)
+pub fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .serve(routes!(confirm::confirm))
+        .serve(routes!(webhooks::toss))
+}
+
+/// What is served through the gateway, in words.
+pub fn document() -> Document {
+    routes().into_document("Quokka payments")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_fresh() {
+        let written = include_str!("../openapi.json");
+        assert!(
+            document().to_json() == written,
+            "stale: run `make generate`"
+        );
+    }
+
+    #[test]
+    fn every_problem_code_is_in_the_document() {
+        let mut document = document();
+        for code in CODES {
+            assert!(document.has_code(*code), "{}", code.as_str());
+        }
+    }
 }

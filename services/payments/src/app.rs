@@ -103,7 +103,7 @@ pub async fn bind(config: Config) -> anyhow::Result<(Server, Shutdown)> {
     let serve = Serve {
         http: Some((
             config.http_addr,
-            chassis::http::router(api::routes(state), options),
+            chassis::http::router(api::routes().into_router(state), options),
         )),
         internal: None,
         ops: config.process.ops_addr,

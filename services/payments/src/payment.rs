@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::toss::RefundAccount;
@@ -82,7 +83,8 @@ pub struct Payment {
 }
 
 /// The virtual account that a guest is to pay into.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = VirtualAccount)]
 #[serde(rename_all = "camelCase")]
 pub struct DepositTo {
     /// At which bank.

@@ -27,6 +27,8 @@ enum Role {
     Api,
     /// Reads the logs of all sales into the ledger and tends their gates.
     Ledger,
+    /// Prints the OpenAPI document of the routes that `api` serves.
+    Openapi,
 }
 
 #[tokio::main]
@@ -36,6 +38,10 @@ async fn main() -> ExitCode {
             let settings = ApiSettings::read().unwrap_or_else(|mistakes| mistakes.exit());
             let telemetry = (settings.common.process).telemetry("promotions-api", VERSION);
             serve::process(&telemetry, api::run(settings)).await
+        }
+        Role::Openapi => {
+            print!("{}", api::document().to_json());
+            ExitCode::SUCCESS
         }
         Role::Ledger => {
             let settings = LedgerSettings::read().unwrap_or_else(|mistakes| mistakes.exit());

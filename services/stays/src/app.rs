@@ -81,7 +81,7 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let server = Server::bind(Serve {
         http: Some((
             config.http_addr,
-            chassis::http::router(api::routes(state, idempotency), options),
+            chassis::http::router(api::routes(Some(idempotency)).into_router(state), options),
         )),
         internal: Some((
             config.internal_addr,

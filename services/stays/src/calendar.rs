@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::ToSpan as _;
 use jiff::civil::{self, Date};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
 
 /// How far ahead of today a calendar may go: the first night that it may not have.
 pub const HORIZON_DAYS: i32 = 366;
@@ -22,7 +23,8 @@ const EPOCH: Date = civil::date(1970, 1, 1);
 const EPOCH_JULIAN: i32 = 2_440_588;
 
 /// A calendar date, counted in days since 1970-01-01. In JSON `YYYY-MM-DD`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = Date)]
 pub struct Day(i32);
 
 impl Day {

@@ -6,7 +6,7 @@ use chassis::config::Env;
 use chassis::serve;
 use clap::{Parser, Subcommand};
 use stays::config::{Config, HELP, SeedConfig};
-use stays::{app, seed};
+use stays::{api, app, seed};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -20,6 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Prints the OpenAPI document of the routes that are served, instead of serving.
+    Openapi,
     /// Fills the database with stays to try the platform with, instead of serving.
     Seed(seed::Plan),
 }
@@ -31,6 +33,10 @@ async fn main() -> ExitCode {
             let config = Config::read(&mut Env::new("stays")).unwrap_or_else(|wrong| wrong.exit());
             let telemetry = config.process.telemetry("stays", VERSION);
             serve::process(&telemetry, app::run(config)).await
+        }
+        Some(Command::Openapi) => {
+            print!("{}", api::document().to_json());
+            ExitCode::SUCCESS
         }
         Some(Command::Seed(plan)) => {
             let config = SeedConfig::read(&mut Env::new("stays seed"));

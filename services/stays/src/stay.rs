@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The mean radius of the Earth, in metres.
@@ -14,7 +15,9 @@ macro_rules! named {
         $($(#[$variant_doc:meta])* $variant:ident = $text:literal;)+
     ) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+        )]
         pub enum $name {
             $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
         }
@@ -159,7 +162,8 @@ named! {
 }
 
 /// A set of amenities. In JSON a list of names.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ToSchema)]
+#[schema(value_type = Vec<Amenity>)]
 pub struct Amenities(u32);
 
 impl Amenities {

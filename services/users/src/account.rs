@@ -6,6 +6,7 @@ use std::fmt;
 use email_address::{EmailAddress, Options};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// RFC 5321 allows a path of 256 octets, two of which are its angle brackets.
@@ -36,8 +37,9 @@ pub(crate) enum Invalid {
 ///
 /// ASCII only. An internationalised domain is written in its `xn--` form; quoted local parts and address literals
 /// are refused, as are domains of a single label.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(format = "email", max_length = 254, example = "guest@example.com")]
 pub(crate) struct Email(String);
 
 impl Email {
@@ -70,8 +72,14 @@ impl fmt::Debug for Email {
 }
 
 /// What a person wants to be called, trimmed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(
+    min_length = 1,
+    max_length = 100,
+    pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+    example = "Kim Minji"
+)]
 pub(crate) struct Name(String);
 
 impl Name {
@@ -100,8 +108,9 @@ impl fmt::Debug for Name {
 }
 
 /// A password as given at sign-in: bounded, but not held to today's rules for a new one.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(value_type = String, format = Password, max_length = 128)]
 pub(crate) struct Password(SecretString);
 
 impl Password {
@@ -122,8 +131,9 @@ impl TryFrom<String> for Password {
 }
 
 /// A password good enough for a new account.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
 pub(crate) struct NewPassword(Password);
 
 impl NewPassword {
@@ -146,12 +156,15 @@ impl TryFrom<String> for NewPassword {
 }
 
 /// What an account's owner sees of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Profile {
     pub(crate) user_id: Uuid,
+    /// In lower case.
+    #[schema(format = "email")]
     pub(crate) email: String,
     pub(crate) name: String,
+    /// What the owner may be: `guest`, `host`, `admin`.
     pub(crate) roles: Vec<String>,
     pub(crate) created_at: jiff::Timestamp,
 }

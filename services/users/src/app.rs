@@ -73,7 +73,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     chassis::serve::run(Serve {
         http: Some((
             config.http_addr,
-            chassis::http::router(api::routes(state, idempotency), options),
+            chassis::http::router(api::routes(Some(idempotency)).into_router(state), options),
         )),
         internal: None,
         ops: config.process.ops_addr,

@@ -4,6 +4,10 @@ use axum::extract::FromRequestParts;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::request::Parts;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::path::{Parameter, ParameterIn},
+};
 
 use super::Query;
 use crate::problem::Problem;
@@ -22,11 +26,22 @@ pub struct PageQuery {
     token: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct RawPageQuery {
+    /// How many items to answer at most.
+    #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]
     page_size: Option<u32>,
+    /// The `nextPageToken` of the page before.
+    #[param(nullable = false)]
     page_token: Option<String>,
+}
+
+impl IntoParams for PageQuery {
+    fn into_params(provider: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        RawPageQuery::into_params(provider)
+    }
 }
 
 impl PageQuery {
@@ -89,13 +104,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
 }
 
 /// One page of a list, as it is answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page<T> {
     /// The items, in the list's order.
     pub items: Vec<T>,
     /// What to ask for the next page with; left out on the last one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(nullable = false)]
     pub next_page_token: Option<String>,
 }
 

@@ -4,9 +4,11 @@ use axum::extract::State;
 use chassis::auth::Caller;
 use chassis::http::{Json, Page, PageQuery, Path};
 use chassis::problem::Problem;
+use chassis::refusals;
 use jiff::Timestamp;
 use serde::Serialize;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Api, problems};
@@ -14,22 +16,26 @@ use crate::nights::date_text;
 use crate::store::{self, BookingRow};
 
 /// A booking as its guest reads it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Booking)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BookingBody {
     booking_id: Uuid,
     order_id: Uuid,
     stay_id: Uuid,
     room_type_id: Uuid,
-    /// The first night, `YYYY-MM-DD`.
+    /// The first night.
+    #[schema(format = Date)]
     check_in: String,
     /// The day of leaving.
+    #[schema(format = Date)]
     check_out: String,
     guests: i16,
-    /// CONFIRMED or CANCELLED.
+    #[schema(pattern = "^(CONFIRMED|CANCELLED)$")]
     status: String,
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     cancelled_at: Option<Timestamp>,
 }
 
@@ -55,7 +61,11 @@ fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or(Timestamp::MAX)
 }
 
-/// The caller's bookings, the newest first.
+/// Lists the caller's bookings, the newest first.
+#[utoipa::path(get, path = "/v1/bookings", operation_id = "listBookings", tag = "Bookings",
+    security(("accessToken" = [])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of bookings.", body = Page<BookingBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -69,7 +79,13 @@ pub(super) async fn list(
     ))
 }
 
-/// One of the caller's bookings.
+refusals! { GetRefusals: problems::BOOKING_NOT_FOUND }
+
+/// Reads one of the caller's bookings.
+#[utoipa::path(get, path = "/v1/bookings/{bookingId}", operation_id = "readBooking", tag = "Bookings",
+    security(("accessToken" = [])),
+    params(("bookingId" = Uuid, Path, description = "The booking's id.")),
+    responses((status = 200, description = "The booking.", body = BookingBody), GetRefusals))]
 pub(super) async fn get(
     State(api): State<Api>,
     caller: Caller,

@@ -6,11 +6,11 @@ mod problems;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::get;
 use chassis::auth::Verifier;
+use chassis::openapi::{Document, Routes};
 use sqlx::PgPool;
+use utoipa_axum::routes;
 
 pub use self::problems::ALL as PROBLEM_CODES;
 
@@ -38,9 +38,36 @@ impl FromRef<Api> for Verifier {
     }
 }
 
-pub(crate) fn routes(api: Api) -> Router {
-    Router::new()
-        .route("/v1/bookings", get(bookings::list))
-        .route("/v1/bookings/{bookingId}", get(bookings::get))
-        .with_state(api)
+/// Every route, by path.
+pub(crate) fn routes() -> Routes<Api> {
+    Routes::new()
+        .serve(routes!(bookings::list))
+        .serve(routes!(bookings::get))
+}
+
+/// What is served through the gateway, in words.
+pub fn document() -> Document {
+    routes().into_document("Quokka booking")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_fresh() {
+        let written = include_str!("../../openapi.json");
+        assert!(
+            document().to_json() == written,
+            "stale: run `make generate`"
+        );
+    }
+
+    #[test]
+    fn every_problem_code_is_in_the_document() {
+        let mut document = document();
+        for code in PROBLEM_CODES {
+            assert!(document.has_code(*code), "{}", code.as_str());
+        }
+    }
 }

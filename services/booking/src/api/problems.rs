@@ -4,7 +4,7 @@ use chassis::problem::{Code, Problem};
 use http::StatusCode;
 
 /// No booking of this id that is the caller's.
-const BOOKING_NOT_FOUND: Code = Code::new(
+pub(super) const BOOKING_NOT_FOUND: Code = Code::new(
     "BOOKING_NOT_FOUND",
     StatusCode::NOT_FOUND,
     "No such booking",

@@ -8,6 +8,7 @@ mod lifecycle;
 mod limits;
 mod passing;
 mod pipelining;
+mod reference;
 mod refusing;
 mod support;
 mod tracing;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use money::Krw;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::pricing::{Lowered, PricedNight};
@@ -12,14 +13,19 @@ use crate::saga::{Progress, StepName};
 use crate::store::{HistoryEntry, Order};
 
 /// An order.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Order)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OrderBody {
     order_id: Uuid,
+    #[schema(pattern = "^(PENDING|AWAITING_PAYMENT|CONFIRMED|CANCELLED|EXPIRED|FAILED)$")]
     status: &'static str,
+    /// What is to be paid.
     amount: Krw,
+    /// Without any discount.
     original_amount: Krw,
     discounts: Vec<Lowered>,
+    /// Until when it can be paid.
     expires_at: Timestamp,
     created_at: Timestamp,
     room_type_id: Uuid,
@@ -32,24 +38,28 @@ pub(super) struct OrderBody {
     cancellation: Policy,
     nights: Vec<PricedNight>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     booking_id: Option<Uuid>,
     payment: PaymentBody,
     /// Of an order that came to nothing: what goes back of what was paid.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     refund: Option<RefundBody>,
 }
 
 /// What is known of its money. A guest whose payment went through must not be led to pay again while the order still
 /// awaits its confirmation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrderPayment)]
 #[serde(rename_all = "camelCase")]
 struct PaymentBody {
-    /// NONE, IN_PROGRESS, CAPTURED, REFUNDING, REFUNDED, or NOT_NEEDED.
+    #[schema(pattern = "^(NONE|IN_PROGRESS|CAPTURED|REFUNDING|REFUNDED|NOT_NEEDED)$")]
     status: &'static str,
     captured: Krw,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrderRefund)]
 #[serde(rename_all = "camelCase")]
 struct RefundBody {
     amount: Krw,
@@ -58,7 +68,7 @@ struct RefundBody {
 }
 
 /// An order with all that happened to it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OrderWithHistory {
     #[serde(flatten)]
@@ -66,7 +76,8 @@ pub(super) struct OrderWithHistory {
     history: Vec<EntryBody>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrderHistoryEntry)]
 #[serde(rename_all = "camelCase")]
 struct EntryBody {
     at: Timestamp,
@@ -74,6 +85,7 @@ struct EntryBody {
     from: String,
     to: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<String>,
 }
 

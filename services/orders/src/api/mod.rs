@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{get, post};
+use axum::routing::post;
 use chassis::auth::Verifier;
 use chassis::idempotency::Idempotency;
+use chassis::openapi::{Document, Routes};
+use utoipa_axum::routes;
 
 use crate::desk::Desk;
 
@@ -24,14 +26,18 @@ pub(crate) struct Api {
     pub(crate) verifier: Verifier,
 }
 
-/// What guests ask, by path.
-pub(crate) fn routes(api: Api, idempotency: Idempotency) -> Router {
-    let create = post(orders::create).route_layer(idempotency);
-    Router::new()
-        .route("/v1/orders", create.merge(get(orders::list)))
-        .route("/v1/orders/{orderId}", get(orders::get))
-        .route("/v1/orders/{orderId}/cancel", post(orders::cancel))
-        .with_state(api)
+/// What guests ask, by path; without the layer, for the document alone.
+pub(crate) fn routes(idempotency: Option<Idempotency>) -> Routes<Api> {
+    Routes::new()
+        .serve_only_keyed(routes!(orders::create), idempotency)
+        .serve(routes!(orders::list))
+        .serve(routes!(orders::get))
+        .serve(routes!(orders::cancel))
+}
+
+/// What is served through the gateway, in words.
+pub fn document() -> Document {
+    routes(None).into_document("Quokka orders")
 }
 
 /// What other services ask, on a port of its own.
@@ -42,4 +48,36 @@ pub(crate) fn internal_routes(api: Api) -> Router {
             post(payments::begin),
         )
         .with_state(api)
+}
+
+#[cfg(test)]
+mod tests {
+    use chassis::problem::Code;
+
+    use super::problems::{AMOUNT_MISMATCH, ORDER_EXPIRED, ORDER_NOT_PAYABLE};
+    use super::*;
+
+    /// Told to `payments` alone, which has its own for guests.
+    const INSIDE: [Code; 3] = [ORDER_EXPIRED, ORDER_NOT_PAYABLE, AMOUNT_MISMATCH];
+
+    #[test]
+    fn the_document_is_fresh() {
+        let written = include_str!("../../openapi.json");
+        assert!(
+            document().to_json() == written,
+            "stale: run `make generate`"
+        );
+    }
+
+    #[test]
+    fn every_problem_code_is_in_the_document() {
+        let mut document = document();
+        for code in PROBLEM_CODES {
+            assert!(
+                INSIDE.contains(code) || document.has_code(*code),
+                "{}",
+                code.as_str()
+            );
+        }
+    }
 }

@@ -9,17 +9,34 @@ use chassis::auth::Caller;
 use chassis::http::{Json, Page, PageQuery, Path};
 use chassis::idempotency::Key;
 use chassis::problem::{Problem, common};
+use chassis::refusals;
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::body::{OrderBody, OrderWithHistory};
+use super::problems;
 use crate::desk::Desk;
 use crate::refunds::today_in_seoul;
 use crate::stay::WishBody;
 
-/// `POST /v1/orders`: 201 | 409 UNAVAILABLE | 404, 422 for what doesn't fit.
+refusals! {
+    CreateRefusals: problems::NO_ROOM, problems::ROOM_TYPE_NOT_FOUND, problems::COUPON_NOT_FOUND,
+        problems::CLAIM_NOT_FOUND, problems::TOO_MANY_GUESTS, problems::COUPON_NOT_APPLICABLE,
+        problems::CLAIM_NOT_APPLICABLE;
+    GetRefusals: problems::ORDER_NOT_FOUND;
+    CancelRefusals: problems::ORDER_NOT_FOUND, problems::ORDER_NOT_CANCELLABLE;
+}
+
+/// Orders nights of a room type.
+///
+/// The order is `PENDING` until its room is held, and `AWAITING_PAYMENT` then. Not paid by `expiresAt`, it expires.
+#[utoipa::path(post, path = "/v1/orders", operation_id = "createOrder", tag = "Orders",
+    security(("accessToken" = [])),
+    request_body = WishBody,
+    responses((status = 201, description = "The order is taken.", body = OrderBody,
+        headers(("Location" = String, description = "Where it is read."))), CreateRefusals))]
 pub(super) async fn create(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -41,7 +58,11 @@ pub(super) async fn create(
     ))
 }
 
-/// `GET /v1/orders`: 200, the caller's, latest first.
+/// Lists the caller's orders, the latest first.
+#[utoipa::path(get, path = "/v1/orders", operation_id = "listOrders", tag = "Orders",
+    security(("accessToken" = [])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of orders.", body = Page<OrderBody>)))]
 pub(super) async fn list(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -53,7 +74,11 @@ pub(super) async fn list(
     Ok(Json(page.map(OrderBody::from)))
 }
 
-/// `GET /v1/orders/{orderId}`: 200 with the history | 404 ORDER_NOT_FOUND.
+/// Reads one of the caller's orders, with all that happened to it.
+#[utoipa::path(get, path = "/v1/orders/{orderId}", operation_id = "readOrder", tag = "Orders",
+    security(("accessToken" = [])),
+    params(("orderId" = Uuid, Path, description = "The order's id.")),
+    responses((status = 200, description = "The order with its history.", body = OrderWithHistory), GetRefusals))]
 pub(super) async fn get(
     State(desk): State<Arc<Desk>>,
     caller: Caller,
@@ -63,7 +88,15 @@ pub(super) async fn get(
     Ok(Json(OrderWithHistory::new(order, history)))
 }
 
-/// `POST /v1/orders/{orderId}/cancel`: 200 with the refund | 404 | 409 ORDER_NOT_CANCELLABLE.
+/// Cancels an order.
+///
+/// Asked again, the same. What was paid goes back: all of it until the day before check-in, and on that day by the
+/// stay's policy.
+#[utoipa::path(post, path = "/v1/orders/{orderId}/cancel", operation_id = "cancelOrder", tag = "Orders",
+    security(("accessToken" = [])),
+    params(("orderId" = Uuid, Path, description = "The order's id.")),
+    responses((status = 200, description = "It is cancelled; `refund` tells what goes back.", body = OrderBody),
+        CancelRefusals))]
 pub(super) async fn cancel(
     State(desk): State<Arc<Desk>>,
     caller: Caller,

@@ -219,9 +219,7 @@ impl Next {
                 return Verdict::Unchanged;
             }
             Phase::Paying | Phase::Confirming | Phase::Confirmed => Refusal::NotPayable,
-            Phase::AwaitingPayment
-                if now >= self.saga.expires_at && !planted("blind-expiry") =>
-            {
+            Phase::AwaitingPayment if now >= self.saga.expires_at && !planted("blind-expiry") => {
                 Refusal::Expired
             }
             Phase::AwaitingPayment => {

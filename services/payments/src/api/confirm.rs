@@ -6,16 +6,19 @@ use axum::extract::State;
 use chassis::auth::Caller;
 use chassis::http::{Json, Mistakes};
 use chassis::problem::Problem;
+use chassis::refusals;
 use jiff::Timestamp;
 use money::Krw;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Payments;
 use super::problems::{
-    PAYMENT_GATEWAY, PAYMENT_PENDING, PAYMENT_REFUSED, amount_mismatch, order_not_found, unknown,
+    AMOUNT_MISMATCH, ORDER_EXPIRED, ORDER_NOT_FOUND, ORDER_NOT_PAYABLE, PAYMENT_GATEWAY,
+    PAYMENT_PENDING, PAYMENT_REFUSED, PAYMENT_UNKNOWN, amount_mismatch, order_not_found, unknown,
 };
 use crate::payment::{ANOTHER_PAYMENT, DepositTo, Payment, State as PaymentState};
 use crate::store::{Begun, StoreError};
@@ -26,31 +29,41 @@ const PAYMENT_KEY_MAX: usize = 200;
 /// How often a payment that another request works on is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// `POST /v1/payments/confirm`
-#[derive(Deserialize)]
+/// What the payment window gave the guest.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PaymentConfirmation)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Confirm {
+    #[schema(pattern = "^[!-~]{1,200}$")]
     payment_key: String,
     order_id: Uuid,
+    /// The order's amount.
+    #[schema(value_type = i64, minimum = 1)]
     amount: Krw,
 }
 
 /// A payment as its guest sees it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Payment)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Confirmed {
     order_id: Uuid,
     payment_key: String,
     /// `CAPTURED`, or `WAITING_FOR_DEPOSIT` with the virtual account to pay into.
+    #[schema(pattern = "^(CAPTURED|WAITING_FOR_DEPOSIT)$")]
     status: &'static str,
     amount: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     provider: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     approved_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     virtual_account: Option<DepositTo>,
 }
 
@@ -74,9 +87,18 @@ impl Confirm {
     }
 }
 
-/// `POST /v1/payments/confirm`: 200 | 402 PAYMENT_REFUSED | 404 ORDER_NOT_FOUND | 409 ORDER_EXPIRED, ORDER_NOT_PAYABLE,
-/// PAYMENT_PENDING | 422 AMOUNT_MISMATCH | 502 PAYMENT_GATEWAY | 503 PAYMENT_UNKNOWN. The same request again gets the
-/// same answer, or a better one: it never takes money twice.
+refusals! {
+    ConfirmRefusals: PAYMENT_REFUSED, ORDER_NOT_FOUND, ORDER_EXPIRED, ORDER_NOT_PAYABLE, PAYMENT_PENDING,
+        AMOUNT_MISMATCH, PAYMENT_GATEWAY, PAYMENT_UNKNOWN
+}
+
+/// Takes the money of a payment that the guest has approved.
+///
+/// The same request again gets the same answer, or a better one: it never takes money twice.
+#[utoipa::path(post, path = "/v1/payments/confirm", operation_id = "confirmPayment", tag = "Payments",
+    security(("accessToken" = [])),
+    request_body = Confirm,
+    responses((status = 200, description = "The payment as it stands.", body = Confirmed), ConfirmRefusals))]
 pub(crate) async fn confirm(
     State(work): State<Work>,
     State(payments): State<Payments>,

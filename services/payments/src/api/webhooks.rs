@@ -6,6 +6,7 @@ use axum::extract::State;
 use chassis::problem::{Problem, common};
 use http::StatusCode;
 use serde::Deserialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::metrics::WEBHOOKS;
@@ -13,7 +14,8 @@ use crate::store::WebhookSender;
 use crate::work::Work;
 
 /// Either form, as far as it matters. Unknown fields are ignored: the gateway adds some as it likes.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TossWebhook)]
 #[serde(rename_all = "camelCase")]
 struct Webhook {
     #[serde(default)]
@@ -22,7 +24,8 @@ struct Webhook {
     deposit: About,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TossWebhookData)]
 #[serde(rename_all = "camelCase")]
 struct About {
     #[serde(default)]
@@ -33,7 +36,13 @@ struct About {
     secret: Option<String>,
 }
 
-/// 200 for whatever is JSON of the right form; 503 if it can't be looked up now, so that it is sent again.
+/// Hears that a payment has changed.
+///
+/// For the payment gateway. Nobody is believed: at most, the gateway is asked.
+#[utoipa::path(post, path = "/v1/payments/webhooks/toss", operation_id = "tossWebhook", tag = "Payments",
+    request_body = Webhook,
+    responses((status = 200, description = "Heard, whoever it was.")))]
+// 200 for whatever is JSON of the right form; 503 if it can't be looked up now, so that it is sent again.
 pub(crate) async fn toss(State(work): State<Work>, body: Bytes) -> Result<StatusCode, Problem> {
     let webhook: Webhook = serde_json::from_slice(&body)
         .map_err(|_| common::VALIDATION.problem("not a webhook of the gateway"))?;

@@ -6,19 +6,23 @@ use axum::response::Response;
 use chassis::auth::Caller;
 use chassis::http::{Json, Page, PageQuery, Path};
 use chassis::problem::Problem;
+use chassis::refusals;
 use http::HeaderMap;
 use jiff::Timestamp;
 use sale_stock::Stock;
 use sale_stock::books::{CouponTerms, Discount, SaleKind};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::catalog::Sale;
-use super::{Api, claims};
+use super::claims::ClaimBody;
+use super::{Api, claims, problems};
 
 const KIND: SaleKind = SaleKind::CouponCampaign;
 
 /// A campaign as guests read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CouponCampaign)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CampaignBody {
     id: String,
@@ -27,6 +31,7 @@ pub(super) struct CampaignBody {
     ends: Timestamp,
     discount: Discount,
     coupon: Option<CouponTerms>,
+    #[schema(value_type = u32)]
     quantity: Stock,
     per_user_limit: u8,
     paused: bool,
@@ -49,7 +54,11 @@ impl CampaignBody {
     }
 }
 
-/// `GET /v1/coupon-campaigns`.
+/// Lists coupon campaigns, by name.
+#[utoipa::path(get, path = "/v1/coupon-campaigns", operation_id = "listCampaigns", tag = "Coupons",
+    security((), ("accessToken" = [])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of coupon campaigns.", body = Page<CampaignBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     _: Option<Caller>,
@@ -62,7 +71,17 @@ pub(super) async fn list(
     Ok(Json(page.map(|sale| CampaignBody::new(&sale))))
 }
 
-/// `GET /v1/coupon-campaigns/{id}`.
+refusals! {
+    GetRefusals: problems::SALE_NOT_FOUND;
+    ClaimRefusals: problems::SALE_NOT_FOUND, problems::SOLD_OUT, problems::NOT_STARTED, problems::ENDED,
+        problems::PAUSED, problems::RECOVERING, problems::CLAIM_UNKNOWN;
+}
+
+/// Reads a campaign.
+#[utoipa::path(get, path = "/v1/coupon-campaigns/{id}", operation_id = "readCampaign", tag = "Coupons",
+    security((), ("accessToken" = [])),
+    params(("id" = String, Path, description = "The campaign's name.")),
+    responses((status = 200, description = "The campaign.", body = CampaignBody), GetRefusals))]
 pub(super) async fn get(
     State(api): State<Api>,
     _: Option<Caller>,
@@ -71,7 +90,16 @@ pub(super) async fn get(
     Ok(Json(CampaignBody::new(&*api.catalog.find(KIND, &name)?)))
 }
 
-/// `POST /v1/coupon-campaigns/{id}/claims`.
+/// Claims a coupon of a campaign.
+///
+/// Asked again, the same claim is answered. A yes is true: it is in the log.
+#[utoipa::path(post, path = "/v1/coupon-campaigns/{id}/claims", operation_id = "claimCoupon", tag = "Coupons",
+    security(("accessToken" = [])),
+    params(("id" = String, Path, description = "The campaign's name."),
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255,
+            description = "Where a guest may have several units, another key asks for one more.")),
+    responses((status = 201, description = "The claim.", body = ClaimBody),
+        (status = 200, description = "The claim that the caller has already.", body = ClaimBody), ClaimRefusals))]
 pub(super) async fn claim(
     State(api): State<Api>,
     caller: Caller,

@@ -10,6 +10,7 @@ use chassis::auth::Caller;
 use chassis::http::{Json, Path};
 use chassis::idempotency;
 use chassis::problem::Problem;
+use chassis::refusals;
 use chassis::telemetry;
 use events::saga::OrderId;
 use http::{HeaderMap, StatusCode};
@@ -17,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use sale_stock::books::SaleKind;
 use sale_stock::{ClaimId, Entry, KeyHash, Mark, SaleUid, Sequence, Unopened, UserId};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,21 +28,29 @@ use crate::claims::{self, Answer, Claimed};
 use crate::store::{ClaimRow, ClaimStatus};
 
 /// A claim as guests read it; exactly one of the ids of its sale is there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Claim)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClaimBody<'a> {
+    #[schema(value_type = Uuid)]
     claim_id: ClaimId,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     campaign_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     time_sale_id: Option<&'a str>,
+    /// Which of the sale's claims it is, from 1.
+    #[schema(value_type = u64)]
     sequence: Sequence,
     status: ClaimStatus,
     claimed_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     expires_at: Option<Timestamp>,
     /// The order that keeps or has used it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Uuid>, nullable = false)]
     order_id: Option<OrderId>,
 }
 
@@ -139,7 +149,13 @@ fn told(status: StatusCode, sale: &Sale, claimed: &Claimed) -> Response {
     (status, Json(ClaimBody::new(sale, claimed))).into_response()
 }
 
-/// `GET /v1/claims/{claimId}`: the caller's own, whatever has become of it.
+refusals! { GetRefusals: problems::CLAIM_NOT_FOUND, problems::CLAIM_UNSETTLED, problems::RECOVERING }
+
+/// Reads one of the caller's claims, whatever has become of it.
+#[utoipa::path(get, path = "/v1/claims/{claimId}", operation_id = "readClaim", tag = "Claims",
+    security(("accessToken" = [])),
+    params(("claimId" = Uuid, Path, description = "The claim's id.")),
+    responses((status = 200, description = "The claim.", body = ClaimBody), GetRefusals))]
 pub(super) async fn get(
     State(api): State<Api>,
     caller: Caller,

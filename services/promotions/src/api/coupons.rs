@@ -9,29 +9,36 @@ use jiff::Timestamp;
 use sale_stock::books::{Discount, SaleKind};
 use sale_stock::{ClaimId, UserId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Api, problems};
 use crate::store::{ClaimStatus, CouponRow};
 
 /// A coupon as its owner reads it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Coupon)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CouponBody {
     /// The claim that issued it.
+    #[schema(value_type = uuid::Uuid)]
     coupon_id: ClaimId,
     campaign_id: String,
     display_name: String,
     discount: Discount,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     min_order_amount: Option<i64>,
     /// Where it applies; empty means everywhere.
     regions: Vec<String>,
     status: ClaimStatus,
     claimed_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     expires_at: Option<Timestamp>,
     /// The order that keeps or has used it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    #[schema(value_type = Option<uuid::Uuid>)]
     order_id: Option<OrderId>,
 }
 
@@ -53,7 +60,11 @@ impl From<CouponRow> for CouponBody {
     }
 }
 
-/// The caller's coupons, the newest first.
+/// Lists the caller's coupons, the newest first.
+#[utoipa::path(get, path = "/v1/coupons", operation_id = "listCoupons", tag = "Coupons",
+    security(("accessToken" = [])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of coupons.", body = Page<CouponBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,

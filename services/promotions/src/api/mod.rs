@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{delete, get, post};
+use axum::routing::get;
 use chassis::auth::Verifier;
 use chassis::health::Readiness;
 use chassis::http::HttpOptions;
+use chassis::openapi::{Document, Routes};
 use chassis::postgres::{self, PoolOptions};
 use chassis::serve::{Serve, Server, Shutdown};
 use events::producer::{Producer, ProducerSettings};
 use sale_stock::{RedisSettings, SaleStock};
 use secrecy::ExposeSecret as _;
+use utoipa_axum::routes;
 
 use self::catalog::Catalog;
 use crate::claims::keep_scripts;
@@ -112,7 +113,7 @@ pub async fn start(settings: ApiSettings) -> anyhow::Result<Server> {
     let server = Server::bind(Serve {
         http: Some((
             http_addr,
-            chassis::http::router(routes(api, bench_noop), HttpOptions::default()),
+            chassis::http::router(routes(bench_noop).into_router(api), HttpOptions::default()),
         )),
         internal: None,
         ops: common.process.ops_addr,
@@ -129,27 +130,28 @@ pub async fn run(settings: ApiSettings) -> anyhow::Result<()> {
     Ok(start(settings).await?.run().await?)
 }
 
-fn routes(api: Api, bench_noop: bool) -> Router {
-    let routes = Router::new()
-        .route("/v1/coupon-campaigns", get(campaigns::list))
-        .route("/v1/coupon-campaigns/{id}", get(campaigns::get))
-        .route("/v1/coupon-campaigns/{id}/claims", post(campaigns::claim))
-        .route("/v1/coupons", get(coupons::list))
-        .route("/v1/time-sales", get(time_sales::list))
-        .route("/v1/time-sales/{id}", get(time_sales::get))
-        .route("/v1/time-sales/{id}/claims", post(time_sales::claim))
-        .route(
-            "/v1/time-sales/{id}/claims/{claimId}",
-            delete(time_sales::give_back),
-        )
-        .route("/v1/claims/{claimId}", get(claims::get))
-        .with_state(api);
+fn routes(bench_noop: bool) -> Routes<Api> {
+    let routes = Routes::new()
+        .serve(routes!(campaigns::list))
+        .serve(routes!(campaigns::get))
+        .serve(routes!(campaigns::claim))
+        .serve(routes!(coupons::list))
+        .serve(routes!(time_sales::list))
+        .serve(routes!(time_sales::get))
+        .serve(routes!(time_sales::claim))
+        .serve(routes!(time_sales::give_back))
+        .serve(routes!(claims::get));
     if bench_noop {
         // What a request costs before it does anything: the measure that claims are held against.
-        routes.route("/v1/noop", get(async || "{}"))
+        routes.serve_inside("/v1/noop", get(async || "{}"))
     } else {
         routes
     }
+}
+
+/// What is served through the gateway, in words.
+pub fn document() -> Document {
+    routes(false).into_document("Quokka promotions")
 }
 
 fn background(
@@ -178,4 +180,26 @@ fn background(
             tracing::warn!(%error, unacknowledged = producer.in_flight(), "appends were cut off");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_fresh() {
+        let written = include_str!("../../openapi.json");
+        assert!(
+            document().to_json() == written,
+            "stale: run `make generate`"
+        );
+    }
+
+    #[test]
+    fn every_problem_code_is_in_the_document() {
+        let mut document = document();
+        for code in PROBLEM_CODES {
+            assert!(document.has_code(*code), "{}", code.as_str());
+        }
+    }
 }

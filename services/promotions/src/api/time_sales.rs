@@ -9,6 +9,7 @@ use axum::response::Response;
 use chassis::auth::Caller;
 use chassis::http::{Json, Page, PageQuery, Path};
 use chassis::problem::Problem;
+use chassis::refusals;
 use events::producer::AppendError;
 use events::{Record, Returned, SaleEvent, partition_of};
 use http::{HeaderMap, StatusCode};
@@ -18,16 +19,19 @@ use sale_stock::{
     ACK_DEADLINE, ClaimId, Ending, EntryRef, PER_USER_LIMIT_MAX, Slot, Stock, UserId,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::catalog::Sale;
+use super::claims::ClaimBody;
 use super::{Api, claims, problems};
 use crate::store::ClaimStatus;
 
 const KIND: SaleKind = SaleKind::TimeSale;
 
 /// A time sale as guests read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TimeSale)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TimeSaleBody {
     id: String,
@@ -36,6 +40,7 @@ pub(super) struct TimeSaleBody {
     ends: Timestamp,
     target: Option<Target>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     stay_dates: Option<StayDates>,
     discount: Discount,
     stock: StockBody,
@@ -43,8 +48,10 @@ pub(super) struct TimeSaleBody {
     paused: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TimeSaleStock)]
 struct StockBody {
+    #[schema(value_type = u32)]
     total: Stock,
     /// At most half a second old; null while it can't be told.
     remaining: Option<i64>,
@@ -71,7 +78,11 @@ impl TimeSaleBody {
     }
 }
 
-/// `GET /v1/time-sales`.
+/// Lists time sales, by name.
+#[utoipa::path(get, path = "/v1/time-sales", operation_id = "listTimeSales", tag = "Time sales",
+    security((), ("accessToken" = [])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of time sales.", body = Page<TimeSaleBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     _: Option<Caller>,
@@ -90,7 +101,17 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/time-sales/{id}`.
+refusals! {
+    GetRefusals: problems::SALE_NOT_FOUND;
+    ClaimRefusals: problems::SALE_NOT_FOUND, problems::SOLD_OUT, problems::NOT_STARTED, problems::ENDED,
+        problems::PAUSED, problems::RECOVERING, problems::CLAIM_UNKNOWN;
+}
+
+/// Reads a time sale.
+#[utoipa::path(get, path = "/v1/time-sales/{id}", operation_id = "readTimeSale", tag = "Time sales",
+    security((), ("accessToken" = [])),
+    params(("id" = String, Path, description = "The time sale's name.")),
+    responses((status = 200, description = "The time sale.", body = TimeSaleBody), GetRefusals))]
 pub(super) async fn get(
     State(api): State<Api>,
     _: Option<Caller>,
@@ -100,7 +121,16 @@ pub(super) async fn get(
     Ok(Json(TimeSaleBody::new(&api, &sale).await))
 }
 
-/// `POST /v1/time-sales/{id}/claims`.
+/// Claims a unit of a time sale.
+///
+/// Asked again, the same claim is answered. It is the caller's until `expiresAt`, or longer if an order keeps it. A yes is true: it is in the log.
+#[utoipa::path(post, path = "/v1/time-sales/{id}/claims", operation_id = "claimTimeSale", tag = "Time sales",
+    security(("accessToken" = [])),
+    params(("id" = String, Path, description = "The time sale's name."),
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255,
+            description = "Where a guest may have several units, another key asks for one more.")),
+    responses((status = 201, description = "The claim.", body = ClaimBody),
+        (status = 200, description = "The claim that the caller has already.", body = ClaimBody), ClaimRefusals))]
 pub(super) async fn claim(
     State(api): State<Api>,
     caller: Caller,
@@ -111,8 +141,21 @@ pub(super) async fn claim(
     claims::claim(&api, KIND, &name, &caller, &headers, &body).await
 }
 
-/// `DELETE /v1/time-sales/{id}/claims/{claimId}`: appends the return; the ledger ends the claim and releases its
-/// unit. Asked again, the same.
+refusals! {
+    GiveBackRefusals: problems::SALE_NOT_FOUND, problems::CLAIM_NOT_FOUND, problems::CLAIM_RESERVED,
+        problems::CLAIM_USED, problems::RECOVERING, problems::CLAIM_UNKNOWN
+}
+
+/// Gives a unit of a time sale back.
+///
+/// It is for sale again within a moment. Asked again, the same.
+#[utoipa::path(delete, path = "/v1/time-sales/{id}/claims/{claimId}", operation_id = "giveBackClaim",
+    tag = "Time sales",
+    security(("accessToken" = [])),
+    params(("id" = String, Path, description = "The time sale's name."),
+        ("claimId" = Uuid, Path, description = "The claim's id.")),
+    responses((status = 204, description = "The claim has ended."), GiveBackRefusals))]
+// Appends the return; the ledger ends the claim and releases its unit.
 pub(super) async fn give_back(
     State(api): State<Api>,
     caller: Caller,

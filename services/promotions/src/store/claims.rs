@@ -7,12 +7,13 @@ use sale_stock::{
     ClaimId, EntryRef, KeyHash, RebuiltEntry, SaleUid, Sequence, Slot, UnixMillis, UserId,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Doing, Store, StoreError, sales, timestamp};
 
 /// Where a claim stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ClaimStatus {
     /// A unit of a time sale is held.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use chassis::http::{Json, Path, Query};
 use chassis::problem::Problem;
+use chassis::refusals;
 use money::{Krw, NightPrice, Used, lowest};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::problems;
@@ -18,16 +20,20 @@ use crate::store::{NightRow, RoomTypeRow, Store};
 /// Most nights of one answer.
 const NIGHTS_SHOWN_MAX: i32 = 100;
 
-/// `GET /v1/stays/{id}/availability`: both dates included.
-#[derive(Deserialize)]
+/// Which nights, both dates included.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Range {
+    /// The first night.
     from: Day,
+    /// The last night: at most 99 days later.
     to: Day,
 }
 
 /// What is free.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Availability)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AvailabilityBody {
     stay_id: Uuid,
@@ -36,7 +42,7 @@ pub(crate) struct AvailabilityBody {
     room_types: Vec<RoomTypeNights>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RoomTypeNights {
     id: Uuid,
@@ -46,7 +52,8 @@ struct RoomTypeNights {
     nights: Vec<NightBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Night)]
 #[serde(rename_all = "camelCase")]
 struct NightBody {
     date: Day,
@@ -55,7 +62,8 @@ struct NightBody {
     lowest_price: NightPriceBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = NightPrice)]
 #[serde(rename_all = "camelCase")]
 struct NightPriceBody {
     amount: Krw,
@@ -63,13 +71,16 @@ struct NightPriceBody {
     discount: Option<NightDiscountBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = NightDiscount)]
 #[serde(rename_all = "camelCase")]
 struct NightDiscountBody {
     kind: Used,
     /// Rounded to the nearest.
     percent: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    #[schema(value_type = Option<String>)]
     time_sale_id: Option<Arc<str>>,
 }
 
@@ -113,7 +124,12 @@ impl NightBody {
     }
 }
 
-/// `GET /v1/stays/{id}/availability?from&to`: 200 | 404 STAY_NOT_FOUND.
+refusals! { ShowRefusals: problems::STAY_NOT_FOUND }
+
+/// Reads what a stay has free, and for how much, night by night.
+#[utoipa::path(get, path = "/v1/stays/{id}/availability", operation_id = "readAvailability", tag = "Stays",
+    params(("id" = Uuid, Path, description = "The stay's id."), Range),
+    responses((status = 200, description = "The nights that the host offers.", body = AvailabilityBody), ShowRefusals))]
 pub(crate) async fn show(
     State(store): State<Store>,
     State(sales): State<ActiveSales>,

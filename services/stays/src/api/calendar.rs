@@ -5,9 +5,11 @@ use std::collections::HashSet;
 use axum::extract::State;
 use chassis::auth::Caller;
 use chassis::http::{Json, Mistakes, Path};
-use chassis::problem::Problem;
+use chassis::problem::{Problem, common};
+use chassis::refusals;
 use money::{Discount, Krw};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::problems;
@@ -21,22 +23,31 @@ const WON_MAX: i64 = 100_000_000;
 /// Most rooms of one type.
 const ALLOTMENT_MAX: u32 = 10_000;
 
-/// `PUT /v1/room-types/{id}/calendar`: the nights given are put in the place of what they were; others stay.
-#[derive(Deserialize)]
+/// The nights given are put in the place of what they were; others stay.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CalendarChange)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CalendarRequest {
+    /// Each date once.
+    #[schema(min_items = 1, max_items = 366)]
     nights: Vec<NightRequest>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CalendarNight)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NightRequest {
+    /// From today in Seoul to a year from now.
     date: Day,
+    #[schema(value_type = i64, minimum = 1, maximum = 100000000)]
     price: Krw,
     #[serde(default)]
     discount: Option<Discount>,
+    /// How many rooms are offered.
+    #[schema(maximum = 10000)]
     allotment: u32,
     #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 30)]
     min_nights: u16,
 }
 
@@ -45,7 +56,8 @@ fn one() -> u16 {
 }
 
 /// What became of it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CalendarChanged)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CalendarBody {
     room_type_id: Uuid,
@@ -96,7 +108,14 @@ fn check(nights: &[NightRequest], today: Day) -> Result<(), Problem> {
     mistakes.finish()
 }
 
-/// `PUT /v1/room-types/{id}/calendar`: 200 | 403 FORBIDDEN | 403 NOT_YOUR_STAY | 404 ROOM_TYPE_NOT_FOUND.
+refusals! { PutRefusals: common::FORBIDDEN, problems::NOT_YOUR_STAY, problems::ROOM_TYPE_NOT_FOUND }
+
+/// Sets prices and rooms of nights. For the host of the stay.
+#[utoipa::path(put, path = "/v1/room-types/{id}/calendar", operation_id = "putCalendar", tag = "Stays",
+    security(("accessToken" = [])),
+    params(("id" = Uuid, Path, description = "The room type's id.")),
+    request_body = CalendarRequest,
+    responses((status = 200, description = "The nights are written.", body = CalendarBody), PutRefusals))]
 pub(crate) async fn put(
     State(store): State<Store>,
     caller: Caller,

@@ -6,9 +6,11 @@ use axum::response::IntoResponse;
 use chassis::auth::Caller;
 use chassis::http::{Json, Mistakes, Path};
 use chassis::idempotency::Key;
-use chassis::problem::Problem;
+use chassis::problem::{Problem, common};
+use chassis::refusals;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::problems;
@@ -21,18 +23,28 @@ const CAPACITY_MAX: u16 = 50;
 /// Most room types of a stay.
 const ROOM_TYPES_MAX: usize = 100;
 
-/// `POST /v1/stays/{id}/room-types`
-#[derive(Deserialize)]
+/// A room type as its host describes it.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewRoomType)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RoomTypeRequest {
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+    )]
     name: String,
     #[serde(default)]
+    #[schema(max_length = 100, pattern = r"^[^\u0000]*$")]
     name_en: String,
+    /// How many people it has room for.
+    #[schema(minimum = 1, maximum = 50)]
     capacity: u16,
 }
 
 /// A room type as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RoomType)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RoomTypeBody {
     id: Uuid,
@@ -52,7 +64,18 @@ impl From<RoomTypeRow> for RoomTypeBody {
     }
 }
 
-/// `POST /v1/stays/{id}/room-types`: 201 | 403 FORBIDDEN | 403 NOT_YOUR_STAY | 404 STAY_NOT_FOUND.
+refusals! {
+    CreateRefusals: common::FORBIDDEN, problems::NOT_YOUR_STAY, problems::STAY_NOT_FOUND,
+        problems::ROOM_TYPE_NOT_FOUND, problems::TOO_MANY_ROOM_TYPES
+}
+
+/// Adds a room type to a stay. For its host.
+#[utoipa::path(post, path = "/v1/stays/{id}/room-types", operation_id = "createRoomType", tag = "Stays",
+    security(("accessToken" = [])),
+    params(("id" = Uuid, Path, description = "The stay's id.")),
+    request_body = RoomTypeRequest,
+    responses((status = 201, description = "The room type is there, with no night offered yet.", body = RoomTypeBody),
+        CreateRefusals))]
 pub(crate) async fn create(
     State(store): State<Store>,
     caller: Caller,

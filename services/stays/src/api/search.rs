@@ -6,6 +6,7 @@ use axum::extract::State;
 use chassis::http::{Json, Page, PageQuery, Query as Parameters};
 use chassis::problem::Problem;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::quotes::nights;
@@ -13,7 +14,7 @@ use super::stays::CardBody;
 use crate::calendar::{Day, Nights};
 use crate::discounts::ActiveSales;
 use crate::search::{DiscountKind, Hit, Order, Position, Query, Searcher, WORDS_MAX};
-use crate::stay::{Amenities, Place, Region, metres};
+use crate::stay::{Amenities, Amenity, Place, Region, metres};
 
 /// Longer words are no words.
 const Q_CHARS_MAX: usize = 200;
@@ -21,22 +22,56 @@ const Q_CHARS_MAX: usize = 200;
 /// More people than any room has room for.
 const GUESTS_MAX: u16 = 50;
 
-/// `GET /v1/stays`. Without dates, tonight.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// What is looked for. Without dates, tonight.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct SearchParameters {
+    #[param(value_type = Option<Region>, nullable = false)]
     region: Option<String>,
+    /// The first night; with `checkOut`, or tonight without both.
+    #[param(nullable = false)]
     check_in: Option<Day>,
+    /// The day of leaving.
+    #[param(nullable = false)]
     check_out: Option<Day>,
+    /// How many people.
+    #[param(minimum = 1, maximum = 50, default = 1, nullable = false)]
     guests: Option<u16>,
+    /// The least that a night costs on average, in whole won.
+    #[param(nullable = false)]
     min_price: Option<i64>,
+    /// The most that a night costs on average, in whole won.
+    #[param(nullable = false)]
     max_price: Option<i64>,
+    /// Names apart by commas; a stay has all of them.
+    #[param(value_type = Option<Vec<Amenity>>, style = Form, explode = false, nullable = false)]
     amenities: Option<String>,
+    /// At most 8 words of the name or address.
+    #[param(
+        nullable = false,
+        max_length = 200,
+        pattern = r"^\s*([^\s\u0000]+(\s+[^\s\u0000]+){0,7}\s*)?$"
+    )]
     q: Option<String>,
+    /// `price`, `rating`, or `distance` from `lat` and `lng`.
+    #[param(
+        nullable = false,
+        pattern = "^(price|rating|distance)$",
+        default = "price"
+    )]
     sort: Option<String>,
+    /// Degrees north.
+    #[param(nullable = false, minimum = -90, maximum = 90)]
     lat: Option<f64>,
+    /// Degrees east.
+    #[param(nullable = false, minimum = -180, maximum = 180)]
     lng: Option<f64>,
+    /// How many items to answer at most.
+    #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]
     page_size: Option<u32>,
+    /// The `nextPageToken` of the page before, of the same search.
+    #[param(nullable = false)]
     page_token: Option<String>,
 }
 
@@ -56,7 +91,8 @@ struct Cursor {
 }
 
 /// A stay that was found.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StayFound)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HitBody {
     #[serde(flatten)]
@@ -65,12 +101,13 @@ pub(crate) struct HitBody {
     room_type_id: Uuid,
     /// From the point given, where the list is sorted by it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     distance_meters: Option<u32>,
     lowest_price: LowestPrice,
 }
 
 /// What the nights cost together.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct LowestPrice {
     amount: i64,
@@ -80,13 +117,16 @@ struct LowestPrice {
     discount: Option<DiscountBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StayDiscount)]
 #[serde(rename_all = "camelCase")]
 struct DiscountBody {
     kind: DiscountKind,
     /// Of the whole, rounded to the nearest.
     percent: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    #[schema(value_type = Option<String>)]
     time_sale_id: Option<Arc<str>>,
 }
 
@@ -220,7 +260,10 @@ impl SearchParameters {
     }
 }
 
-/// `GET /v1/stays`: 200 with a page of stays.
+/// Searches stays that have a room for the nights, each with its lowest price.
+#[utoipa::path(get, path = "/v1/stays", operation_id = "searchStays", tag = "Stays",
+    params(SearchParameters),
+    responses((status = 200, description = "A page of stays.", body = Page<HitBody>)))]
 pub(crate) async fn search(
     State(searcher): State<Searcher>,
     State(sales): State<ActiveSales>,

@@ -6,9 +6,11 @@ use axum::response::IntoResponse;
 use chassis::auth::Caller;
 use chassis::http::{Json, Mistakes, Path};
 use chassis::idempotency::Key;
-use chassis::problem::Problem;
+use chassis::problem::{Problem, common};
+use chassis::refusals;
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::problems;
@@ -25,19 +27,32 @@ pub(super) const NAME_CHARS_MAX: usize = 100;
 const DESCRIPTION_CHARS_MAX: usize = 2_000;
 const ADDRESS_CHARS_MAX: usize = 200;
 
-/// `POST /v1/stays`
-#[derive(Deserialize)]
+/// A stay as its host describes it.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewStay)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct StayRequest {
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+    )]
     name: String,
     #[serde(default)]
+    #[schema(max_length = 100, pattern = r"^[^\u0000]*$")]
     name_en: String,
     #[serde(default)]
+    #[schema(max_length = 2000, pattern = r"^[^\u0000]*$")]
     description: String,
     region: Region,
     #[serde(default)]
+    #[schema(max_length = 200, pattern = r"^[^\u0000]*$")]
     address: String,
+    /// Degrees north.
+    #[schema(minimum = -90, maximum = 90)]
     lat: f64,
+    /// Degrees east.
+    #[schema(minimum = -180, maximum = 180)]
     lng: f64,
     #[serde(default)]
     amenities: Amenities,
@@ -45,7 +60,8 @@ pub(crate) struct StayRequest {
 }
 
 /// A stay as it is shown by itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stay)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StayBody {
     #[serde(flatten)]
@@ -58,11 +74,14 @@ pub(crate) struct StayBody {
 }
 
 /// What every list shows of a stay.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StayCard)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CardBody {
     id: Uuid,
+    #[schema(value_type = String)]
     name: std::sync::Arc<str>,
+    #[schema(value_type = String)]
     name_en: std::sync::Arc<str>,
     region: Region,
     lat: f64,
@@ -171,7 +190,17 @@ impl StayRequest {
     }
 }
 
-/// `POST /v1/stays`: 201 with the stay | 403 FORBIDDEN.
+refusals! {
+    CreateRefusals: common::FORBIDDEN;
+    ShowRefusals: problems::STAY_NOT_FOUND;
+}
+
+/// Offers a stay. For hosts.
+#[utoipa::path(post, path = "/v1/stays", operation_id = "createStay", tag = "Stays",
+    security(("accessToken" = [])),
+    request_body = StayRequest,
+    responses((status = 201, description = "The stay is there, without a room yet.", body = StayBody,
+        headers(("Location" = String, description = "Where it is read."))), CreateRefusals))]
 pub(crate) async fn create(
     State(store): State<Store>,
     caller: Caller,
@@ -191,7 +220,10 @@ pub(crate) async fn create(
     ))
 }
 
-/// `GET /v1/stays/{id}`: 200 | 404 STAY_NOT_FOUND.
+/// Reads a stay with its room types.
+#[utoipa::path(get, path = "/v1/stays/{id}", operation_id = "readStay", tag = "Stays",
+    params(("id" = Uuid, Path, description = "The stay's id.")),
+    responses((status = 200, description = "The stay.", body = StayBody), ShowRefusals))]
 pub(crate) async fn show(
     State(store): State<Store>,
     Path(stay_id): Path<Uuid>,

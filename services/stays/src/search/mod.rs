@@ -14,6 +14,7 @@ mod words;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use self::database::Database;
@@ -100,7 +101,7 @@ pub struct Offer {
 }
 
 /// Which discount an offer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DiscountKind {
     /// A time sale's, in at least one night.

@@ -8,11 +8,12 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{get, post};
+use axum::routing::get;
 use chassis::auth::Verifier;
 use chassis::idempotency::Idempotency;
+use chassis::openapi::{Document, Routes};
+use utoipa_axum::routes;
 
 use crate::identity::Identity;
 
@@ -26,16 +27,29 @@ pub(crate) struct ApiState {
     pub(crate) forwarded_hops: ForwardedHops,
 }
 
-/// Every route, by path.
-pub(crate) fn routes(state: ApiState, idempotency: Idempotency) -> Router {
-    Router::new()
-        .route("/v1/users", post(users::create).route_layer(idempotency))
-        .route("/v1/users/me", get(users::me).patch(users::change_me))
-        .route(
-            "/v1/sessions",
-            post(sessions::create).delete(sessions::delete),
-        )
-        .route("/v1/sessions/refresh", post(sessions::refresh))
-        .route("/.well-known/jwks.json", get(jwks::show))
-        .with_state(state)
+/// Every route, by path; without the layer, for the document alone.
+pub(crate) fn routes(idempotency: Option<Idempotency>) -> Routes<ApiState> {
+    Routes::new()
+        .serve_keyed(routes!(users::create), idempotency)
+        .serve(routes!(users::me, users::change_me))
+        .serve(routes!(sessions::create, sessions::delete))
+        .serve(routes!(sessions::refresh))
+        .serve_inside("/.well-known/jwks.json", get(jwks::show))
+}
+
+/// What is served through the gateway, in words.
+pub(crate) fn document() -> Document {
+    routes(None).into_document("Quokka users")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_is_fresh() {
+        let written = include_str!("../../openapi.json");
+        assert!(
+            super::document().to_json() == written,
+            "stale: run `make generate`"
+        );
+    }
 }

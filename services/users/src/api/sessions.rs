@@ -11,39 +11,55 @@ use axum::response::IntoResponse;
 use chassis::auth::Caller;
 use chassis::http::Json;
 use chassis::problem::Problem;
+use chassis::refusals;
 use http::{StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::account::{Email, Password};
+use crate::api::problems::{
+    INVALID_CREDENTIALS, INVALID_REFRESH_TOKEN, OVERLOADED, TOO_MANY_WRONG_PASSWORDS,
+};
 use crate::api::source::Source;
 use crate::identity::{Identity, TokenPair};
 
-/// `POST /v1/sessions`
-#[derive(Deserialize)]
+/// Who wants to sign in.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignIn {
     email: Email,
     password: Password,
 }
 
-/// `POST /v1/sessions/refresh`
-#[derive(Deserialize)]
+/// A session to go on with.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Refresh {
     refresh_token: String,
 }
 
-/// What a guest keeps: `expiresIn` is how long the access token is good for, in seconds.
-#[derive(Serialize)]
+/// What a guest keeps.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Session {
+    /// A JWT, for `Authorization: Bearer`.
     access_token: String,
+    /// Good for one refresh.
     refresh_token: String,
+    /// How long the access token is good for, in seconds.
     expires_in: u64,
 }
 
-/// `POST /v1/sessions`: 201 with the tokens | 401 INVALID_CREDENTIALS | 429 TOO_MANY_WRONG_PASSWORDS.
+refusals! {
+    CreateRefusals: INVALID_CREDENTIALS, TOO_MANY_WRONG_PASSWORDS, OVERLOADED;
+    RefreshRefusals: INVALID_REFRESH_TOKEN;
+}
+
+/// Signs in.
+#[utoipa::path(post, path = "/v1/sessions", operation_id = "signIn", tag = "Sessions",
+    request_body = SignIn,
+    responses((status = 201, description = "A session is open.", body = Session), CreateRefusals))]
 pub(crate) async fn create(
     State(identity): State<Arc<Identity>>,
     Source(source): Source,
@@ -56,7 +72,12 @@ pub(crate) async fn create(
     ))
 }
 
-/// `POST /v1/sessions/refresh`: 201 with the next tokens | 401 INVALID_REFRESH_TOKEN.
+/// Goes on with a session.
+///
+/// A refresh token that comes again after it was used ends its session: sign in again then.
+#[utoipa::path(post, path = "/v1/sessions/refresh", operation_id = "refreshSession", tag = "Sessions",
+    request_body = Refresh,
+    responses((status = 201, description = "The next tokens.", body = Session), RefreshRefusals))]
 pub(crate) async fn refresh(
     State(identity): State<Arc<Identity>>,
     Json(body): Json<Refresh>,
@@ -64,7 +85,10 @@ pub(crate) async fn refresh(
     Ok(created(identity.refresh(&body.refresh_token).await?))
 }
 
-/// `DELETE /v1/sessions`: 204, all sessions of the caller are over.
+/// Signs out everywhere.
+#[utoipa::path(delete, path = "/v1/sessions", operation_id = "signOut", tag = "Sessions",
+    security(("accessToken" = [])),
+    responses((status = 204, description = "All sessions of the caller are over.")))]
 pub(crate) async fn delete(
     State(identity): State<Arc<Identity>>,
     caller: Caller,

@@ -9,16 +9,19 @@ use chassis::auth::Caller;
 use chassis::http::Json;
 use chassis::idempotency::Key;
 use chassis::problem::Problem;
+use chassis::refusals;
 use http::{StatusCode, header};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 use crate::account::{Email, Name, NewPassword, Profile};
+use crate::api::problems::{EMAIL_TAKEN, OVERLOADED};
 use crate::api::source::Source;
 use crate::identity::{Identity, SignUp};
 
-/// `POST /v1/users`
-#[derive(Deserialize)]
+/// Who wants an account.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUser {
     email: Email,
@@ -26,7 +29,15 @@ pub(crate) struct NewUser {
     name: Name,
 }
 
-/// `POST /v1/users`: 201 with the profile | 409 EMAIL_TAKEN.
+refusals! { CreateRefusals: EMAIL_TAKEN, OVERLOADED }
+
+/// Signs up.
+///
+/// The address is kept in lower case: two spellings that differ in case only are one address.
+#[utoipa::path(post, path = "/v1/users", operation_id = "signUp", tag = "Users",
+    request_body = NewUser,
+    responses((status = 201, description = "The account is there.", body = Profile,
+        headers(("Location" = String, description = "Where its owner reads it."))), CreateRefusals))]
 pub(crate) async fn create(
     State(identity): State<Arc<Identity>>,
     Source(source): Source,
@@ -54,7 +65,10 @@ pub(crate) async fn create(
     ))
 }
 
-/// `GET /v1/users/me`: 200.
+/// Reads the caller's account.
+#[utoipa::path(get, path = "/v1/users/me", operation_id = "readMe", tag = "Users",
+    security(("accessToken" = [])),
+    responses((status = 200, description = "The caller's account.", body = Profile)))]
 pub(crate) async fn me(
     State(identity): State<Arc<Identity>>,
     caller: Caller,
@@ -62,14 +76,19 @@ pub(crate) async fn me(
     Ok(Json(identity.profile(caller.user_id).await?))
 }
 
-/// `PATCH /v1/users/me`
-#[derive(Deserialize)]
+/// What an owner may change.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ProfileChanges)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Changes {
     name: Name,
 }
 
-/// `PATCH /v1/users/me`: 200 with the profile.
+/// Changes the caller's account.
+#[utoipa::path(patch, path = "/v1/users/me", operation_id = "changeMe", tag = "Users",
+    security(("accessToken" = [])),
+    request_body = Changes,
+    responses((status = 200, description = "The account as it is now.", body = Profile)))]
 pub(crate) async fn change_me(
     State(identity): State<Arc<Identity>>,
     caller: Caller,
