@@ -325,7 +325,7 @@ pub(crate) fn check(
     check_answers(sale, calls, &rows, &mut found);
     check_returns(calls, &rows, &mut found);
     if conditions == Conditions::Quiet {
-        check_all_served(calls, &mut found);
+        check_all_served(calls, &at_rest.ledger, &mut found);
     }
     check_rows(sale, calls, &at_rest.ledger, &mut found);
     check_sold_out(sale, calls, &at_rest.ledger, &mut found);
@@ -476,13 +476,24 @@ fn check_returns(
     }
 }
 
-/// With nothing disturbed, nobody is told to come back.
-fn check_all_served(calls: &[ClaimCall], found: &mut Vec<Violation>) {
-    let not_served = calls.iter().filter(|call| {
-        matches!(
-            call.outcome,
-            Outcome::Unknown | Outcome::Refused(Refusal::Recovering | Refusal::NotServed)
-        )
+/// With nothing disturbed, nobody is told to come back, but for a guest whose own claim is about to end: its unit can't be
+/// taken again before it is free.
+fn check_all_served(calls: &[ClaimCall], ledger: &[LedgerClaim], found: &mut Vec<Violation>) {
+    let mut ends = HashMap::<Uuid, Vec<Timestamp>>::new();
+    for row in ledger {
+        if let Some(ended_at) = row.ended_at {
+            ends.entry(row.user).or_default().push(ended_at);
+        }
+    }
+    let is_ending = |call: &ClaimCall| {
+        let about_then = call.sent - FREED_WITHIN..=call.answered + FREED_WITHIN;
+        let mut own = ends.get(&call.user).into_iter().flatten();
+        own.any(|ended| about_then.contains(ended))
+    };
+    let not_served = calls.iter().filter(|call| match call.outcome {
+        Outcome::Unknown | Outcome::Refused(Refusal::NotServed) => true,
+        Outcome::Refused(Refusal::Recovering) => !is_ending(call),
+        _ => false,
     });
     let mut not_served = not_served.peekable();
     if let Some(first) = not_served.peek() {
@@ -964,6 +975,32 @@ mod tests {
             matches!(found[..], [Violation::NotServedInQuiet { calls: 1, .. }]),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_guest_whose_own_claim_is_ending_may_be_told_to_come_back() {
+        let served = |user| {
+            let ended = LedgerClaim {
+                ended_at: Some(at(5_000)),
+                ..row(1, 4)
+            };
+            let calls = [
+                yes(1, 0),
+                call(user, 4_995, Outcome::Refused(Refusal::Recovering)),
+            ];
+            super::check(
+                &sale(),
+                &calls,
+                &stores(vec![ended]),
+                Ending::Open,
+                Conditions::Quiet,
+            )
+        };
+        assert_eq!(served(1), []);
+        assert!(matches!(
+            served(2)[..],
+            [Violation::NotServedInQuiet { calls: 1, .. }]
+        ));
     }
 
     #[test]
