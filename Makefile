@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs tools servers-up servers-down cluster-up cluster-down images install kubectl \
-	fmt generate check test e2e chaos bench-claims bench-booking clean-cache
+	fmt generate check test e2e chaos seed bench-claims bench-booking bench-search clean-cache
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ kubectl: ## How to use kubectl with this cluster
 	@echo 'eval "$$(dev/quokka env)"    # then: kubectl get tsale,ccamp'
 	@echo 'dev/quokka kubectl get tsale,ccamp'
 
+seed: ## Many stays on the platform that runs: make seed STAYS=50000 SEED=1; ARGS=--help lists the rest
+	@dev/quokka seed --stays $(or $(STAYS),50000) --seed $(or $(SEED),1) $(ARGS)
+
 fmt: ## Format the code
 	@cargo fmt --all
 
@@ -67,6 +70,9 @@ bench-claims: ## What a claim costs, side by side with what it could
 
 bench-booking: ## What a hold costs beside a bare update, and an order through the whole saga
 	@dev/bench-booking.sh
+
+bench-search: ## What the search index is worth, side by side with PostgreSQL alone; ARGS=--help lists what it takes
+	@dev/bench-search.sh $(ARGS)
 
 clean-cache: ## Remove the tools as well, after `make down`
 	@dev/quokka clean-cache

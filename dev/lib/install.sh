@@ -158,6 +158,23 @@ stays_up() {
   say "  stays: $STAYS to search and book"
 }
 
+# stays_seed OPTION...: as many as somebody wants, told to booking as those of `up` are, with the progress shown.
+stays_seed() {
+  local program
+  program=$(target_folder)/release/stays
+  [[ -x $program ]] || (cd "$REPO" && cargo build --quiet --release --locked --bins -p stays 9>&-)
+  if [[ " $* " == *" --help "* ]]; then
+    "$program" seed --help
+    return
+  fi
+  [[ -d $SECRETS ]] || die "the platform is not up: run \`make up\`"
+  QUOKKA_DATABASE_URL=$(postgres_url 127.0.0.1 quokka_stays) "$program" seed "$@" |
+    jq --unbuffered -Rr '. as $line | (fromjson? // {error: $line})
+      | if .message == "seeding" then "  \(.stays) of \(.of) stays, \(.per_second) a second"
+        elif .message == "seeded" then "  \(.stays) stays are there, \(.written) of them new, after \(.ms / 1000) s"
+        else .error // empty end'
+}
+
 samples_up() {
   [[ -d $REPO/manifests/samples ]] || return 0
   kubectl_ -n "$NAMESPACE" apply -f "$REPO/manifests/samples/" >/dev/null

@@ -61,6 +61,7 @@ pub enum Discount {
 
 impl Discount {
     /// What it takes off: a percentage of the price rounded down to a whole won, or the amount and at most the price.
+    #[inline]
     pub fn off(self, price: Krw) -> Krw {
         match self {
             Self::Percent(percent) => price.percent(percent.get()),
@@ -69,6 +70,7 @@ impl Discount {
     }
 
     /// The price that remains to be paid.
+    #[inline]
     pub fn apply(self, price: Krw) -> Krw {
         price.saturating_sub(self.off(price))
     }

@@ -40,6 +40,7 @@ impl NightPrice {
 /// What a night costs: the lowest of its price, its price with the room type's own discount and its price with the time
 /// sale's. Discounts never add up. Where both discounts come to the same price, the own one is used, so that a time
 /// sale is charged for only where it gives something. An amount is taken off each night.
+#[inline]
 pub fn lowest(price: Krw, own: Option<Discount>, sale: Option<Discount>) -> NightPrice {
     let mut night = NightPrice {
         amount: price,

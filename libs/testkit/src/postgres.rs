@@ -19,6 +19,15 @@ const USER: &str = "quokka";
 /// Settings of a server whose data nobody will miss.
 const FORGETFUL: &[&str] = &["fsync=off", "full_page_writes=off"];
 
+/// Settings of a server that is there to be measured, with memory as on a machine of its own.
+const UNDER_LOAD: &[&str] = &[
+    "shared_buffers=1GB",
+    "effective_cache_size=4GB",
+    "work_mem=16MB",
+    "max_wal_size=8GB",
+    "random_page_cost=1.1",
+];
+
 /// Settings of a server to which many small pools connect.
 const SETTINGS: &[&str] = &[
     "max_connections=300",
@@ -196,6 +205,11 @@ fn command(program: &PathBuf, data: &PathBuf, sockets: &PathBuf, port: u16) -> C
         .arg(sockets);
     for setting in SETTINGS {
         command.args(["-c", setting]);
+    }
+    if storage::is_for_load() {
+        for setting in UNDER_LOAD {
+            command.args(["-c", setting]);
+        }
     }
     if !storage::is_durable() {
         for setting in FORGETFUL {

@@ -8,6 +8,10 @@ use clap::{Parser, Subcommand};
 use stays::config::{Config, HELP, SeedConfig};
 use stays::{api, app, seed};
 
+/// An answer is made of many small things, which this does with less CPU than the C library.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Serves stays, room types, calendars and searches.

@@ -29,6 +29,14 @@ pub(crate) static INDEXED_STAYS: LazyLock<IntGauge> = LazyLock::new(|| {
     )
 });
 
+/// What the index takes.
+pub(crate) static INDEX_BYTES: LazyLock<IntGauge> = LazyLock::new(|| {
+    int_gauge(
+        "quokka_stays_index_bytes",
+        "Memory that this process's search index takes.",
+    )
+});
+
 /// How stale searches may be.
 pub(crate) static INDEX_AGE: LazyLock<Gauge> = LazyLock::new(|| {
     gauge(
@@ -50,6 +58,7 @@ pub(crate) fn register() {
     LazyLock::force(&DISCOUNTS);
     LazyLock::force(&DISCOUNTS_UNREAD);
     LazyLock::force(&INDEXED_STAYS);
+    LazyLock::force(&INDEX_BYTES);
     LazyLock::force(&INDEX_AGE);
     LazyLock::force(&INDEX_CAUGHT_UP);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -88,8 +88,10 @@ fn head(head: &[u8]) -> anyhow::Result<(u16, usize)> {
 /// What a run of requests came to.
 pub(crate) struct Measured {
     took: Duration,
-    /// In order.
+    /// Of what was answered, in order.
     latencies: Vec<Duration>,
+    /// Requests that were refused with 503, because too many were waiting.
+    pub(crate) refused: usize,
 }
 
 impl Measured {
@@ -106,8 +108,8 @@ impl Measured {
     }
 }
 
-/// Asks for `paths` again and again for some `time`: as fast as answers come, or so many a second. Every answer must be
-/// 200.
+/// Asks for `paths` again and again for some `time`: as fast as answers come, or so many a second. An answer is 200; a
+/// 503 counts as none.
 pub(crate) async fn drive(
     address: SocketAddr,
     paths: &Arc<Vec<String>>,
@@ -123,6 +125,7 @@ pub(crate) async fn drive(
         workers.spawn(async move {
             let mut connection = Connection::new(address);
             let mut latencies = Vec::new();
+            let mut refused = 0;
             while began.elapsed() < time {
                 let turn = next.fetch_add(1, Ordering::Relaxed);
                 // A request that is sent late because its connection was busy still counts from when it was due.
@@ -133,18 +136,28 @@ pub(crate) async fn drive(
                 sleep_until(due).await;
                 let path = &paths[turn % paths.len()];
                 let answer = connection.get(path).await?;
-                ensure!(answer.status == 200, "{path}: {}", answer.status);
-                latencies.push(due.elapsed());
+                match answer.status {
+                    200 => latencies.push(due.elapsed()),
+                    503 => refused += 1,
+                    status => bail!("{path}: {status}"),
+                }
             }
-            Ok(latencies)
+            Ok((latencies, refused))
         });
     }
     let mut latencies = Vec::new();
+    let mut refused = 0;
     while let Some(worker) = workers.join_next().await {
-        latencies.extend(worker??);
+        let (of_worker, refused_of_worker): (Vec<Duration>, usize) = worker??;
+        latencies.extend(of_worker);
+        refused += refused_of_worker;
     }
     let took = began.elapsed();
     latencies.sort_unstable();
     ensure!(!latencies.is_empty(), "nothing was answered");
-    Ok(Measured { took, latencies })
+    Ok(Measured {
+        took,
+        latencies,
+        refused,
+    })
 }

@@ -4,34 +4,27 @@
 #![allow(missing_docs)]
 
 mod client;
+mod freshness;
 mod queries;
+mod stage;
 
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Parser;
-use jiff::{SignedDuration, Timestamp};
-use sale_stock::RedisSettings;
-use sale_stock::discounts::{Discounts, SaleDiscount};
-use serde_json::{Value, json};
-use testkit::{JwksServer, Postgres, Redis, TokenIssuer, free_port};
-use tokio::process::{Child, Command};
-use tokio::time::Instant;
+use serde_json::Value;
 
 use client::{Connection, Measured, drive};
+use stage::{Service, Stage};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_stays");
-const NAMESPACE: &str = "bench";
-
-/// How long a process may take until it is ready: the index reads every night there is.
-const READY_PATIENCE: Duration = Duration::from_secs(600);
+/// Changes whose way into searches is followed, at the most.
+const CHANGES_MAX: usize = 1_000;
 
 /// The goals that the figures are printed against.
 const GOAL_RATIO: f64 = 10.0;
 const GOAL_P99_MS: f64 = 10.0;
+const GOAL_AGE_MS: f64 = 2_000.0;
 
 #[derive(Parser)]
 #[command(about = "Searches by the index in memory, and by PostgreSQL alone")]
@@ -59,126 +52,31 @@ struct Plan {
     bench: bool,
 }
 
-/// A running service.
-struct Service {
-    process: Child,
-    http: SocketAddr,
-}
-
-impl Service {
-    fn start(settings: &[(&str, String)], search_by: &str) -> anyhow::Result<(Self, SocketAddr)> {
-        let [http, internal, ops] =
-            std::array::from_fn(|_| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let process = Command::new(BINARY)
-            .envs(settings.iter().cloned())
-            .env("QUOKKA_SEARCH", search_by)
-            .env("QUOKKA_HTTP_ADDR", http.to_string())
-            .env("QUOKKA_INTERNAL_ADDR", internal.to_string())
-            .env("QUOKKA_OPS_ADDR", ops.to_string())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start stays")?;
-        Ok((Self { process, http }, ops))
-    }
-
-    async fn ready(settings: &[(&str, String)], search_by: &str) -> anyhow::Result<Self> {
-        let began = Instant::now();
-        let (mut service, ops) = Self::start(settings, search_by)?;
-        loop {
-            ensure!(
-                service.process.try_wait()?.is_none(),
-                "stays ended at its start"
-            );
-            let answer = Connection::new(ops).get("/readyz").await;
-            if answer.is_ok_and(|answer| answer.status == 200) {
-                break;
-            }
-            ensure!(
-                began.elapsed() < READY_PATIENCE,
-                "stays did not become ready"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        println!(
-            "  searching by {search_by}: ready after {:.1} s",
-            began.elapsed().as_secs_f64()
-        );
-        Ok(service)
-    }
-
-    /// The most memory that it held so far, in MiB.
-    fn peak_mib(&self) -> anyhow::Result<u64> {
-        let pid = self.process.id().context("stays has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("no VmHWM")?.parse::<u64>()? / 1_024)
-    }
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let plan = Plan::parse();
-    let (postgres, redis) = tokio::try_join!(Postgres::start(), Redis::start())?;
-    let issuer = TokenIssuer::new();
-    let keys = JwksServer::start(issuer.jwks()).await?;
-    let database = postgres.create_database().await?.url;
-    let settings = [
-        ("QUOKKA_DATABASE_URL", database),
-        ("QUOKKA_REDIS_URL", redis.url()),
-        // Nothing is written here, so that nothing needs to be sent.
-        ("QUOKKA_KAFKA_BROKERS", "127.0.0.1:9".to_owned()),
-        ("QUOKKA_JWKS_URL", keys.url().to_owned()),
-        ("QUOKKA_NAMESPACE", NAMESPACE.to_owned()),
-        ("QUOKKA_LOG", "error".to_owned()),
-    ];
-    seed(&settings, plan.stays).await?;
-    begin_sales(&redis.url()).await?;
-    let index = Service::ready(&settings, "index").await?;
-    let database = Service::ready(&settings, "postgres").await?;
+    let stage = Stage::start(plan.stays).await?;
+    println!("starting the release binary twice");
+    let index = stage.service("index").await?;
+    let database = stage.service("postgres").await?;
     let paths = Arc::new(queries::paths(plan.queries));
     compare(&index, &database, &paths[..plan.compared.min(paths.len())]).await?;
-    let missed = measure(&plan, &index, &database, &paths).await?;
+    let run = Run {
+        plan: &plan,
+        paths: &paths,
+    };
+    let (fast, slow, mut missed) = run.throughput(&index, &database).await?;
+    missed += run.half_load(&stage, &index, fast).await?;
+    let half = run.drive(&database, Some(slow / 2.0)).await?;
     println!(
-        "  the process with the index held {} MiB at the most, the other {} MiB",
-        index.peak_mib()?,
-        database.peak_mib()?
+        "  by PostgreSQL alone, at half of its own    {}",
+        latencies(&half)
     );
+    memory(&index, &database).await?;
     if missed > 0 {
         bail!("{missed} goals were MISSED");
     }
     println!("every goal was met");
-    Ok(())
-}
-
-async fn seed(settings: &[(&str, String)], stays: u64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let stays = stays.to_string();
-    let status = Command::new(BINARY)
-        .args(["seed", "--stays", &stays, "--seed", "1", "--searches-only"])
-        .envs(settings.iter().cloned())
-        .status()
-        .await?;
-    ensure!(status.success(), "seeding failed");
-    println!(
-        "  {stays} stays seeded in {:.1} s",
-        began.elapsed().as_secs_f64()
-    );
-    Ok(())
-}
-
-/// Two sales that are on, as on any day that matters.
-async fn begin_sales(redis_url: &str) -> anyhow::Result<()> {
-    let discounts = Discounts::connect_lazy(&RedisSettings::new(redis_url), NAMESPACE)?;
-    let now = Timestamp::now();
-    for (id, region, percent) in [("jeju-weekend", "jeju", 40), ("east-sea", "gangwon", 25)] {
-        let sale: SaleDiscount = serde_json::from_value(json!({
-            "saleId": id, "percent": percent, "target": {"regions": [region]},
-            "startsAt": now - SignedDuration::from_secs(60), "endsAt": now + SignedDuration::from_hours(10),
-        }))?;
-        discounts.put(&sale).await?;
-    }
     Ok(())
 }
 
@@ -219,56 +117,134 @@ async fn compare(index: &Service, database: &Service, paths: &[String]) -> anyho
             path = format!("{path}&pageToken={token}");
         }
     }
-    println!("  {answers} answers compared, with {stays} stays: equal");
+    println!("  {answers} answers with {stays} stays in them are the same, to the byte");
     Ok(())
 }
 
-async fn measure(
-    plan: &Plan,
-    index: &Service,
-    database: &Service,
-    paths: &Arc<Vec<String>>,
-) -> anyhow::Result<usize> {
-    let time = Duration::from_secs(plan.seconds);
-    let run = async |service: &Service, rate| {
-        drive(service.http, paths, plan.connections, time, rate).await
-    };
-    // Caches and connections.
-    run(index, None).await?;
-    run(database, None).await?;
-    let (mut fast, mut slow) = (Vec::new(), Vec::new());
-    for round in 1..=plan.rounds {
-        let (one, other) = (run(index, None).await?, run(database, None).await?);
-        println!(
-            "  round {round}: index {:.0}/s (p99 {:.2} ms), PostgreSQL alone {:.0}/s (p99 {:.1} ms)",
-            one.per_second(),
-            one.quantile_ms(0.99),
-            other.per_second(),
-            other.quantile_ms(0.99)
-        );
-        fast.push(one.per_second());
-        slow.push(other.per_second());
+/// What is asked, and for how long.
+struct Run<'a> {
+    plan: &'a Plan,
+    paths: &'a Arc<Vec<String>>,
+}
+
+impl Run<'_> {
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.plan.seconds)
     }
-    let (fast, slow) = (median(fast), median(slow));
-    let ratio = fast / slow;
-    println!("  index {fast:.0}/s, PostgreSQL alone {slow:.0}/s: {ratio:.1} times as many");
-    println!("  goal: {GOAL_RATIO} times or more");
-    let mut missed = verdict(ratio >= GOAL_RATIO);
-    let half: Measured = run(index, Some(fast / 2.0)).await?;
+
+    async fn drive(&self, service: &Service, rate: Option<f64>) -> anyhow::Result<Measured> {
+        let connections = self.plan.connections;
+        drive(service.http, self.paths, connections, self.time(), rate).await
+    }
+
+    /// The same of the index, which refuses nothing.
+    async fn drive_index(&self, index: &Service, rate: Option<f64>) -> anyhow::Result<Measured> {
+        let measured = self.drive(index, rate).await?;
+        ensure!(
+            measured.refused == 0,
+            "the index refused {} searches",
+            measured.refused
+        );
+        Ok(measured)
+    }
+
+    /// Searches a second of both, and how many goals were missed.
+    async fn throughput(
+        &self,
+        index: &Service,
+        database: &Service,
+    ) -> anyhow::Result<(f64, f64, usize)> {
+        println!(
+            "searches a second, {} different ones over {} connections, {} rounds of {} s",
+            self.paths.len(),
+            self.plan.connections,
+            self.plan.rounds,
+            self.plan.seconds
+        );
+        // Caches and connections.
+        self.drive_index(index, None).await?;
+        self.drive(database, None).await?;
+        let (mut fast, mut slow) = (Vec::new(), Vec::new());
+        for round in 1..=self.plan.rounds {
+            let one = self.drive_index(index, None).await?;
+            let other = self.drive(database, None).await?;
+            println!(
+                "  round {round}: {:.0}/s and {:.1}/s, p99 {:.2} ms and {:.1} ms",
+                one.per_second(),
+                other.per_second(),
+                one.quantile_ms(0.99),
+                other.quantile_ms(0.99)
+            );
+            if other.refused > 0 {
+                println!("    of the other, {} more were refused", other.refused);
+            }
+            fast.push(one.per_second());
+            slow.push(other.per_second());
+        }
+        let (fast, slow) = (median(fast), median(slow));
+        let ratio = fast / slow;
+        println!("  by the index                               {fast:>8.0}/s");
+        println!("  by PostgreSQL alone                        {slow:>8.1}/s");
+        println!("  the index answers {ratio:.1} times as many");
+        println!("  goal: {GOAL_RATIO} times or more");
+        Ok((fast, slow, verdict(ratio >= GOAL_RATIO)))
+    }
+
+    /// Latencies at half load, and how soon searches show what changes meanwhile; how many goals were missed.
+    async fn half_load(&self, stage: &Stage, index: &Service, fast: f64) -> anyhow::Result<usize> {
+        println!("at half of the searches that it can answer");
+        let half = self.drive_index(index, Some(fast / 2.0)).await?;
+        println!(
+            "  by the index                               {}",
+            latencies(&half)
+        );
+        println!("  goal: p99 under {GOAL_P99_MS} ms");
+        let mut missed = verdict(half.quantile_ms(0.99) < GOAL_P99_MS);
+        let changes = freshness::measure(stage, index, CHANGES_MAX, self.time());
+        let (half, ages) = tokio::join!(self.drive_index(index, Some(fast / 2.0)), changes);
+        let (half, ages) = (half?, ages?);
+        let ms = |at: usize| ages[at].as_secs_f64() * 1_000.0;
+        let worst = ms(ages.len() - 1);
+        println!(
+            "  while {} nights are sold out one by one     {}",
+            ages.len(),
+            latencies(&half)
+        );
+        println!(
+            "  a sold out night is found for another {:.0} ms, and {worst:.0} ms at the most",
+            ms(ages.len() / 2)
+        );
+        println!("  goal: {GOAL_AGE_MS:.0} ms at the most");
+        missed += verdict(worst <= GOAL_AGE_MS);
+        Ok(missed)
+    }
+}
+
+async fn memory(index: &Service, database: &Service) -> anyhow::Result<()> {
+    const MIB: f64 = 1_048_576.0;
+    println!("memory at the most, over all of the above");
     println!(
-        "  index at half of that: p50 {:.2} ms, p99 {:.2} ms",
-        half.quantile_ms(0.5),
-        half.quantile_ms(0.99)
+        "  the process with the index   {:>6} MiB",
+        index.peak_mib()?
     );
-    println!("  goal: p99 under {GOAL_P99_MS} ms");
-    missed += verdict(half.quantile_ms(0.99) < GOAL_P99_MS);
-    let half = run(database, Some(slow / 2.0)).await?;
     println!(
-        "  PostgreSQL alone at half of its own: p50 {:.2} ms, p99 {:.2} ms",
-        half.quantile_ms(0.5),
-        half.quantile_ms(0.99)
+        "    of which the index itself  {:>6.0} MiB",
+        index.metric("quokka_stays_index_bytes").await? / MIB
     );
-    Ok(missed)
+    println!(
+        "  the process without          {:>6} MiB",
+        database.peak_mib()?
+    );
+    Ok(())
+}
+
+fn latencies(measured: &Measured) -> String {
+    format!(
+        "p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+        measured.quantile_ms(0.5),
+        measured.quantile_ms(0.99),
+        measured.quantile_ms(0.999)
+    )
 }
 
 fn verdict(met: bool) -> usize {

@@ -82,9 +82,14 @@ impl Column {
     }
 
     fn resize(&mut self, rooms: usize) {
-        self.prices.resize(rooms, 0);
-        self.left.resize(rooms, 0);
-        self.terms.resize(rooms, Terms::default());
+        resize(&mut self.prices, rooms);
+        resize(&mut self.left, rooms);
+        resize(&mut self.terms, rooms);
+    }
+
+    /// Bytes that it takes, next to which those of its few amounts are nothing.
+    fn bytes(&self) -> usize {
+        vec_bytes(&self.prices) + vec_bytes(&self.left) + vec_bytes(&self.terms)
     }
 
     /// The host's discount of a room type whose terms are these.
@@ -95,6 +100,19 @@ impl Column {
         }
         Percent::new(terms.percent()).ok().map(Discount::Percent)
     }
+}
+
+/// Grows a column by a little more than is asked for. Twice as much, as vectors do by themselves, is much where columns
+/// are most of what the process holds.
+fn resize<T: Clone + Default>(column: &mut Vec<T>, rooms: usize) {
+    if rooms > column.capacity() {
+        column.reserve_exact(rooms - column.len() + rooms / 8);
+    }
+    column.resize(rooms, T::default());
+}
+
+fn vec_bytes<T>(column: &Vec<T>) -> usize {
+    column.capacity() * size_of::<T>()
 }
 
 /// The stays of one region.
@@ -130,6 +148,28 @@ impl Shard {
         (start..start + count)
             .map(|at| self.columns.get(at))
             .collect()
+    }
+
+    /// Bytes that it takes, but for what allocators and maps add to that.
+    fn bytes(&self) -> usize {
+        let nights: usize = self.columns.iter().map(Column::bytes).sum();
+        let cards = self.cards.iter().zip(&self.texts).map(|(card, text)| {
+            size_of::<Card>() + card.name.len() + card.name_en.len() + text.len()
+        });
+        let by_stay = vec_bytes(&self.cards)
+            + vec_bytes(&self.stay_nos)
+            + vec_bytes(&self.amenities)
+            + vec_bytes(&self.ratings)
+            + vec_bytes(&self.points)
+            + vec_bytes(&self.texts);
+        let by_room = vec_bytes(&self.room_stays)
+            + vec_bytes(&self.room_capacities)
+            + vec_bytes(&self.room_nos)
+            + vec_bytes(&self.room_ids);
+        let by_id = self.rooms_by_stay_id.capacity() * size_of::<(Uuid, Vec<u32>)>()
+            + self.rooms_by_id.capacity() * size_of::<(Uuid, u32)>()
+            + self.stays_by_no.capacity() * size_of::<(i32, u32)>();
+        nights + cards.sum::<usize>() + by_stay + by_room + by_id + self.words.bytes()
     }
 
     /// Drops the columns of dates before `today`, and adds those that are new.
@@ -265,6 +305,14 @@ impl Index {
     pub fn stays(&self) -> usize {
         Region::ALL
             .map(|region| self.read(region).cards.len())
+            .iter()
+            .sum()
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        Region::ALL
+            .map(|region| self.read(region).bytes())
             .iter()
             .sum()
     }

@@ -1,5 +1,6 @@
 //! One sweep over a region.
 
+use std::cell::RefCell;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use crate::calendar::NIGHTS_MAX;
 use crate::discounts::Sale;
 use crate::stay::Region;
 
-/// No offer yet.
-const NOTHING: i64 = i64::MAX;
+/// No candidate yet.
+const NOBODY: u32 = u32::MAX;
 
 /// A night before its price is known.
 const NO_NIGHT: NightPrice = NightPrice {
@@ -105,12 +106,25 @@ impl Applied<'_> {
     }
 }
 
-/// The cheapest offer of a stay that was seen so far.
+/// A room type that a query finds, with its cheapest offer.
 #[derive(Clone, Copy)]
-struct Best {
-    amount: i64,
+struct Candidate {
     room: u32,
     sale: u16,
+    amount: i64,
+}
+
+/// What a sweep writes into: kept by its thread for the next one, since what is as large as this is dear to allocate.
+#[derive(Default)]
+struct Scratch {
+    rooms: Vec<u32>,
+    candidates: Vec<Candidate>,
+    /// By stay: its cheapest candidate.
+    cheapest: Vec<u32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Adds a region's hits to those that were found.
@@ -125,36 +139,20 @@ pub(super) fn search(
         return;
     };
     let sales = applied(shard, region, query, sales);
-    let best = cheapest(shard, query, &columns, &sales);
-    for (stay, best) in best.iter().enumerate() {
-        if best.amount == NOTHING {
-            continue;
-        }
-        let key = match query.order {
-            Order::Price => best.amount,
-            Order::Rating => -i64::from(shard.ratings[stay]),
-            Order::Distance(from) => from.apart(shard.points[stay]),
-        };
-        let position = Position {
-            key,
-            stay_no: shard.stay_nos[stay],
-        };
-        if query.after.is_some_and(|after| position <= after) || !found.wants(position) {
-            continue;
-        }
-        let sale = sales.get(usize::from(best.sale));
-        let room = best.room as usize;
-        found.put(Hit {
-            position,
-            card: Arc::clone(&shard.cards[stay]),
-            room_type_id: shard.room_ids[room],
-            offer: Offer {
-                amount: best.amount,
-                original: stay_price(&columns, room, sale).original.get(),
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.find_rooms(shard, query, &columns);
+        scratch.make_offers(query, &columns, &sales);
+        scratch.list(shard, query, found, |candidate| {
+            let sale = sales.get(usize::from(candidate.sale));
+            Offer {
+                amount: candidate.amount,
+                original: stay_price(&columns, candidate.room as usize, sale)
+                    .original
+                    .get(),
                 sale: sale.map(|applied| Arc::clone(&applied.sale.id)),
-            },
+            }
         });
-    }
+    });
 }
 
 /// The sales that cover something here.
@@ -202,67 +200,117 @@ fn applied<'a>(
         .collect()
 }
 
-/// The cheapest offer of each stay that the query finds.
-fn cheapest(shard: &Shard, query: &Query, columns: &[&Column], sales: &[Applied<'_>]) -> Vec<Best> {
-    let nothing = Best {
-        amount: NOTHING,
-        room: 0,
-        sale: NO_SALE,
-    };
-    let mut best = vec![nothing; shard.cards.len()];
-    let with_words =
-        (!query.words.is_empty()).then(|| shard.words.find(&query.words, shard.cards.len()));
-    for room in 0..shard.room_nos.len() {
-        let stay = shard.room_stays[room];
-        if shard.room_capacities[room] < query.guests
-            || !shard.amenities[stay as usize].contains(query.amenities)
-            || with_words.as_ref().is_some_and(|with| !with.contains(stay))
-        {
-            continue;
-        }
-        let Some((amount, sale)) = offer(columns, room, query.nights.count(), sales) else {
-            continue;
-        };
-        if !(query.min_price..=query.max_price).contains(&per_night(amount, query.nights.count())) {
-            continue;
-        }
-        let best = &mut best[stay as usize];
-        let earlier = || shard.room_nos[room] < shard.room_nos[best.room as usize];
-        if amount < best.amount || (amount == best.amount && earlier()) {
-            *best = Best {
-                amount,
-                room: room as u32,
-                sale,
-            };
-        }
+/// Keeps those of `rooms` of which something is true. Without a branch: what is true of every other room type would be
+/// guessed wrong every other time.
+fn keep(rooms: &mut Vec<u32>, is_kept: impl Fn(usize) -> bool) {
+    let mut kept = 0;
+    for at in 0..rooms.len() {
+        let room = rooms[at];
+        rooms[kept] = room;
+        kept += usize::from(is_kept(room as usize));
     }
-    best
+    rooms.truncate(kept);
 }
 
-/// What a room type costs and by which sale; `None` if a night can't be had.
-fn offer(
-    columns: &[&Column],
-    room: usize,
-    nights: i32,
-    sales: &[Applied<'_>],
-) -> Option<(i64, u16)> {
-    let mut amount = 0;
-    for column in columns {
-        if column.left[room] == 0 {
-            return None;
+impl Scratch {
+    /// The room types that fit and can be had in every night.
+    fn find_rooms(&mut self, shard: &Shard, query: &Query, columns: &[&Column]) {
+        let rooms = &mut self.rooms;
+        rooms.clear();
+        rooms.extend(0..shard.room_nos.len() as u32);
+        keep(rooms, |room| {
+            let amenities = shard.amenities[shard.room_stays[room] as usize];
+            (shard.room_capacities[room] >= query.guests) & amenities.contains(query.amenities)
+        });
+        if !query.words.is_empty() {
+            let with = shard.words.find(&query.words, shard.cards.len());
+            keep(rooms, |room| with.contains(shard.room_stays[room]));
         }
-        let terms = column.terms[room];
-        if terms.min_nights() > nights {
-            return None;
+        let count = query.nights.count();
+        for column in columns {
+            keep(rooms, |room| {
+                (column.left[room] > 0) & (column.terms[room].min_nights() <= count)
+            });
         }
+    }
+
+    /// What each of them costs by its cheapest offer, where that is asked for.
+    fn make_offers(&mut self, query: &Query, columns: &[&Column], sales: &[Applied<'_>]) {
+        let prices = query.min_price..=query.max_price;
+        let any_price = prices == (0..=i64::MAX);
+        let count = query.nights.count();
+        self.candidates.clear();
+        for room in &self.rooms {
+            let (amount, sale) = offer(columns, *room as usize, sales);
+            if any_price || prices.contains(&per_night(amount, count)) {
+                self.candidates.push(Candidate {
+                    room: *room,
+                    sale,
+                    amount,
+                });
+            }
+        }
+    }
+
+    /// Puts the cheapest of each stay among what was found.
+    fn list(
+        &mut self,
+        shard: &Shard,
+        query: &Query,
+        found: &mut Found,
+        offer: impl Fn(&Candidate) -> Offer,
+    ) {
+        self.cheapest.clear();
+        self.cheapest.resize(shard.cards.len(), NOBODY);
+        for (at, candidate) in (0_u32..).zip(&self.candidates) {
+            let cheapest = &mut self.cheapest[shard.room_stays[candidate.room as usize] as usize];
+            let so_far = self.candidates.get(*cheapest as usize);
+            let is_cheaper = so_far.is_none_or(|so_far| {
+                let key = |of: &Candidate| (of.amount, shard.room_nos[of.room as usize]);
+                key(candidate) < key(so_far)
+            });
+            if is_cheaper {
+                *cheapest = at;
+            }
+        }
+        for (at, candidate) in (0_u32..).zip(&self.candidates) {
+            let room = candidate.room as usize;
+            let stay = shard.room_stays[room] as usize;
+            if self.cheapest[stay] != at {
+                continue;
+            }
+            let position = Position {
+                key: match query.order {
+                    Order::Price => candidate.amount,
+                    Order::Rating => -i64::from(shard.ratings[stay]),
+                    Order::Distance(from) => from.apart(shard.points[stay]),
+                },
+                stay_no: shard.stay_nos[stay],
+            };
+            if query.after.is_some_and(|after| position <= after) || !found.wants(position) {
+                continue;
+            }
+            found.put(Hit {
+                position,
+                card: Arc::clone(&shard.cards[stay]),
+                room_type_id: shard.room_ids[room],
+                offer: offer(candidate),
+            });
+        }
+    }
+}
+
+/// What a room type costs and by which sale.
+fn offer(columns: &[&Column], room: usize, sales: &[Applied<'_>]) -> (i64, u16) {
+    let amount = columns.iter().map(|column| {
         // A night without a discount is the common one, and is its own lowest price.
-        amount += if terms.has_own() {
+        if column.terms[room].has_own() {
             night_price(column, room, None).amount.get()
         } else {
             i64::from(column.prices[room])
-        };
-    }
-    let mut chosen = (amount, NO_SALE);
+        }
+    });
+    let mut chosen = (amount.sum::<i64>(), NO_SALE);
     for (index, sale) in (0_u16..).zip(sales) {
         if sale
             .rooms
@@ -271,12 +319,16 @@ fn offer(
         {
             continue;
         }
-        let amount = stay_price(columns, room, Some(sale)).amount.get();
+        let amount = columns
+            .iter()
+            .enumerate()
+            .map(|(night, column)| night_price(column, room, sale.of(room, night)).amount.get());
+        let amount = amount.sum::<i64>();
         if amount < chosen.0 {
             chosen = (amount, index);
         }
     }
-    Some(chosen)
+    chosen
 }
 
 fn night_price(column: &Column, room: usize, sale: Option<Discount>) -> NightPrice {

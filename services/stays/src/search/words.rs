@@ -50,6 +50,14 @@ impl Words {
         }
     }
 
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let postings = self.postings.iter().map(|(word, numbers)| {
+            2 * (size_of::<Box<str>>() + word.len()) + numbers.capacity() * size_of::<u32>()
+        });
+        postings.sum()
+    }
+
     /// The numbers below `size` of texts of which each of `wanted` is part of a word.
     pub(super) fn find(&self, wanted: &[String], size: usize) -> Bits {
         let mut found: Option<Bits> = None;

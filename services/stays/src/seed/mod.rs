@@ -17,6 +17,7 @@ use events::outbox::Messages;
 use events::saga::{self, CalendarChanged, RoomTypeId};
 use secrecy::SecretString;
 use sqlx::{PgConnection, PgPool};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use self::copy::Rows;
@@ -36,6 +37,9 @@ const DAYS: i32 = HORIZON_DAYS - 1;
 
 /// A chunk is one long statement after another.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often it is said how far things are.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Every calendar that is seeded is in its first version.
 const FIRST_VERSION: i64 = 1;
@@ -71,27 +75,44 @@ pub async fn run(database_url: &SecretString, plan: &Plan) -> anyhow::Result<()>
         .context("bring the database up to date")?;
     let first = plan.from.unwrap_or_else(Day::today);
     let began = Instant::now();
+    let mut said = began;
     let mut written = 0;
     let mut at = 0;
+    let mut next = make_chunk(plan, first, 0);
     while at < plan.stays {
-        let end = plan.stays.min(at + CHUNK);
-        let stays: Vec<MadeStay> = (at..end)
-            .map(|number| make::stay(plan.seed, number, first, DAYS))
-            .collect();
+        let stays = next.await.context("make stays up")?;
+        let end = at + stays.len() as u64;
+        // The next ones are made while these are written.
+        next = make_chunk(plan, first, end);
         let chunk = write(&pool, &stays, !plan.searches_only).await;
         written += chunk.with_context(|| format!("write the stays from {at} to {end}"))?;
         at = end;
-        if at % (CHUNK * 10) == 0 {
-            tracing::info!(stays = at, of = plan.stays, "seeding");
+        if said.elapsed() >= PROGRESS_EVERY {
+            said = Instant::now();
+            let per_second = (at as f64 / began.elapsed().as_secs_f64()) as u64;
+            tracing::info!(stays = at, of = plan.stays, per_second, "seeding");
         }
     }
-    sqlx::query("ANALYZE stays, room_types, nights")
-        .execute(&pool)
-        .await
-        .context("let PostgreSQL count what it has")?;
+    if written > 0 {
+        // Otherwise PostgreSQL does so by itself when everybody searches.
+        sqlx::query("VACUUM (ANALYZE) stays, room_types, nights")
+            .execute(&pool)
+            .await
+            .context("let PostgreSQL tidy up and count what it has")?;
+    }
     let ms = began.elapsed().as_millis() as u64;
     tracing::info!(stays = plan.stays, written, ms, "seeded");
     Ok(())
+}
+
+/// Makes the stays of the chunk that begins at a number, on a thread where that keeps nobody waiting.
+fn make_chunk(plan: &Plan, first: Day, at: u64) -> JoinHandle<Vec<MadeStay>> {
+    let (seed, end) = (plan.seed, plan.stays.min(at + CHUNK));
+    spawn_blocking(move || {
+        (at..end)
+            .map(|number| make::stay(seed, number, first, DAYS))
+            .collect()
+    })
 }
 
 /// Writes the stays of a chunk that aren't there yet; answers how many that were.
