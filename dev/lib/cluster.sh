@@ -294,12 +294,13 @@ cgroups_down() {
 
 # unmount_under FOLDER: the deepest first, as often as something is mounted twice in one place.
 unmount_under() {
-  local tries=0 point
-  while awk '{print $5}' /proc/self/mountinfo | grep -q "^$1/"; do
+  local tries=0 points point
+  # Not asked of `grep -q`: it ends at the first line, and the pipe's writer then fails for want of a reader.
+  while points=$(awk -v under="$1/" 'index($5, under) == 1 {print $5}' /proc/self/mountinfo) && [[ -n $points ]]; do
     while read -r point; do
       # The kernel writes a space as \\040.
       umount -l "$(printf '%b' "$point")" 2>/dev/null || true
-    done < <(awk '{print $5}' /proc/self/mountinfo | grep "^$1/" | sort -r)
+    done < <(sort -r <<<"$points")
     ((++tries < 10)) || break
   done
 }

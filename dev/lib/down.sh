@@ -22,7 +22,7 @@ nothing_is_left() {
 what_is_left() {
   local process port rules='comment quokka'
   for process in /proc/[0-9]*; do
-    if tr '\0' '\n' 2>/dev/null <"$process/cmdline" | grep -q -e "$RUN/" -e "$POSTGRES_DIR"; then
+    if grep --quiet --text -e "$RUN/" -e "$POSTGRES_DIR" "$process/cmdline"; then
       printf 'process %s (%s)\n' "${process#/proc/}" "$(tr '\0' ' ' <"$process/cmdline" | cut -c1-80)"
     fi
   done 2>/dev/null
