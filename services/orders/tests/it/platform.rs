@@ -452,6 +452,8 @@ impl Commands {
             .set("topic.metadata.refresh.interval.ms", "500")
             .create()
             .unwrap();
+        // Never dropped: its end asks the brokers, and waits for them where a test has taken its own away.
+        let consumer: &'static StreamConsumer = Box::leak(Box::new(consumer));
         let topics = [BOOKING_COMMANDS, PROMOTIONS_COMMANDS, PAYMENTS_COMMANDS];
         consumer.subscribe(&topics).unwrap();
         let read = Arc::new(Mutex::new(Vec::new()));
