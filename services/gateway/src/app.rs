@@ -10,7 +10,7 @@ use chassis::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use pingora::{proxy::http_proxy, server::configuration::ServerConf};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{
     config::{Config, Discovery},
@@ -18,7 +18,7 @@ use crate::{
     listener::Listener,
     metrics,
     policy::{ATTEMPTS_MAX, Admission},
-    proxy::Gateway,
+    proxy::{Gateway, LARGE_BODIES_MAX},
     reference::Reference,
     upstreams::Upstreams,
 };
@@ -50,6 +50,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
             config.limits.in_flight_max,
             config.limits.body_bytes_held_max,
         ),
+        large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_MAX)),
         limits: config.limits,
         trusted_proxies: config.trusted_proxies,
         draining: shutdown.draining(),

@@ -53,7 +53,7 @@ pub(crate) struct Limits {
     /// `QUOKKA_GATEWAY_HEADER_BYTES_MAX` (16384, at most 262144) and `QUOKKA_GATEWAY_HEADER_FIELDS_MAX` (96, which is
     /// also the most).
     pub(crate) head: HeadLimits,
-    /// `QUOKKA_GATEWAY_BODY_BYTES_MAX` (65536, which is also the most).
+    /// `QUOKKA_GATEWAY_BODY_BYTES_MAX` (65536, which is also the most); a calendar may have twice as many anyway.
     pub(crate) body_bytes_max: usize,
     /// `QUOKKA_GATEWAY_BODY_BYTES_HELD_MAX` (33554432): of all bodies that are in memory at the same time.
     pub(crate) body_bytes_held_max: usize,

@@ -26,7 +26,10 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,8 +44,11 @@ use crate::{
     upstreams::{InUse, Upstreams},
 };
 
-/// The largest body that can be taken: what the proxy library keeps to send it, and to send it once more.
+/// The largest body that is waited for: what the proxy library keeps to send it, and to send it once more.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bodies larger than that which are passed on at the same time: whoever sends one has a place while it comes.
+pub(crate) const LARGE_BODIES_MAX: usize = 32;
 
 /// How long a connection to an endpoint is kept for the next request.
 const POOLED_IDLE: Duration = Duration::from_secs(60);
@@ -69,6 +75,8 @@ pub(crate) struct Gateway {
     pub(crate) verifier: Verifier,
     /// How many at once.
     pub(crate) admission: Arc<Admission>,
+    /// How many at once with a body that is passed on as it comes.
+    pub(crate) large_bodies: Arc<Semaphore>,
     /// What is asked of them.
     pub(crate) limits: Limits,
     /// Whose word about clients is taken.
@@ -93,6 +101,8 @@ pub(crate) struct Exchange {
     attempts: usize,
     avoid: Option<SocketAddr>,
     held: Option<Held>,
+    /// The body is passed on as it comes.
+    large: Option<OwnedSemaphorePermit>,
     /// The answer to give instead, decided while the request was being passed on.
     refusal: Option<Problem>,
 }
@@ -117,10 +127,37 @@ impl Gateway {
         if self.admission.is_full() {
             return Err(refusal::overloaded());
         }
-        if content_length(request).is_some_and(|length| length > self.limits.body_bytes_max) {
-            return Err(refusal::body_too_large(self.limits.body_bytes_max));
+        let most = target
+            .large_body_bytes_max
+            .map_or(self.limits.body_bytes_max, |large| {
+                large.max(self.limits.body_bytes_max)
+            });
+        if content_length(request).is_some_and(|length| length > most) {
+            return Err(refusal::body_too_large(most));
         }
         self.authenticate(request, target.access).await
+    }
+
+    /// Sees to it that the body can be passed on: waits for it, unless the route takes large ones and this is one.
+    async fn take_body(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        target: &Target,
+    ) -> pingora::Result<Result<(), Problem>> {
+        let length = content_length(session.req_header()).unwrap_or(0);
+        if target.large_body_bytes_max.is_none() || length <= self.limits.body_bytes_max {
+            return self.receive(session, exchange).await.map(Ok);
+        }
+        let Ok(place) = Arc::clone(&self.large_bodies).try_acquire_owned() else {
+            return Ok(Err(refusal::overloaded()));
+        };
+        exchange.large = Some(place);
+        if wants_to_be_told(session.req_header()) {
+            let told = session.write_continue_response().await;
+            told.map_err(Error::into_down)?;
+        }
+        Ok(Ok(()))
     }
 
     /// Waits for the whole body. Until it is here the request has no place: a client that sends slowly keeps nobody
@@ -265,6 +302,7 @@ impl ProxyHttp for Gateway {
             attempts: 0,
             avoid: None,
             held: None,
+            large: None,
             refusal: None,
         }
     }
@@ -302,10 +340,10 @@ impl ProxyHttp for Gateway {
         exchange.trace = Trace::begin(request, exchange.route);
         let decided = match found {
             Ok(target) => match self.check(request, &target).await {
-                Ok(()) => {
-                    self.receive(session, exchange).await?;
-                    self.admit(exchange, &target)
-                }
+                Ok(()) => self
+                    .take_body(session, exchange, &target)
+                    .await?
+                    .and_then(|()| self.admit(exchange, &target)),
                 refused => refused,
             },
             Err(miss) => Err(miss.into()),
@@ -373,6 +411,22 @@ impl ProxyHttp for Gateway {
             request.remove_header("tracestate");
         }
         request.insert_header(TRACEPARENT, exchange.trace.context().traceparent().as_str())
+    }
+
+    /// A body that is passed on as it comes has as much time as one that is waited for.
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        let late = exchange.started.elapsed() > self.limits.client_timeout;
+        if exchange.large.is_some() && !end_of_stream && late {
+            exchange.refusal = Some(refusal::too_slow());
+            return Error::e_explain(ErrorType::ReadTimedout, "the body came too slowly");
+        }
+        Ok(())
     }
 
     async fn response_filter(

@@ -32,6 +32,9 @@ pub(crate) struct Target {
     pub(crate) repeatable: bool,
     /// Whether the service gives the same answer to the same `Idempotency-Key`, so that a request with one is repeatable.
     pub(crate) keyed: bool,
+    /// The most bytes of a body, where that is more than other routes take. What is more than they take has to say its
+    /// length, and is passed on as it comes.
+    pub(crate) large_body_bytes_max: Option<usize>,
 }
 
 /// Why there is no target.
@@ -70,6 +73,8 @@ struct Operation {
     repeatable: bool,
     /// The service looks at `Idempotency-Key`.
     keyed: bool,
+    /// A body may have as many bytes as this, though that is more than elsewhere.
+    large_body_bytes_max: Option<usize>,
 }
 
 const fn operation(method: Method, access: Access) -> Operation {
@@ -78,6 +83,7 @@ const fn operation(method: Method, access: Access) -> Operation {
         access,
         repeatable: false,
         keyed: false,
+        large_body_bytes_max: None,
     }
 }
 
@@ -87,6 +93,7 @@ const CLAIM: Operation = Operation {
     access: Access::Token,
     repeatable: true,
     keyed: false,
+    large_body_bytes_max: None,
 };
 /// A sign-up may carry a key. Signing in and refreshing give new tokens each time, whatever they carry.
 const SIGN_UP: Operation = Operation {
@@ -94,6 +101,7 @@ const SIGN_UP: Operation = Operation {
     access: Access::NotChecked,
     repeatable: false,
     keyed: true,
+    large_body_bytes_max: None,
 };
 /// Keyed by `Idempotency-Key`: the same key gets the same order, stay or room type.
 const CREATE: Operation = Operation {
@@ -101,6 +109,7 @@ const CREATE: Operation = Operation {
     access: Access::Token,
     repeatable: false,
     keyed: true,
+    large_body_bytes_max: None,
 };
 /// A cancelled order stays cancelled and its refund is one, and a payment is confirmed once: asking again gets the same.
 const SETTLE: Operation = CLAIM;
@@ -110,6 +119,15 @@ const WEBHOOK: Operation = Operation {
     access: Access::NotChecked,
     repeatable: true,
     keyed: false,
+    large_body_bytes_max: None,
+};
+/// A year of nights, as many as stays takes in one request.
+const WRITE_CALENDAR: Operation = Operation {
+    method: Method::PUT,
+    access: Access::Token,
+    repeatable: false,
+    keyed: false,
+    large_body_bytes_max: Some(128 * 1024),
 };
 const READ: Operation = operation(Method::GET, Access::Anybody);
 const READ_OWN: Operation = operation(Method::GET, Access::Token);
@@ -255,7 +273,7 @@ static PARTS: &[Part] = &[
         routes: &[Route {
             template: "/v1/room-types/{id}/calendar",
             allow: "PUT",
-            operations: &[operation(Method::PUT, Access::Token)],
+            operations: &[WRITE_CALENDAR],
         }],
     },
     Part {
@@ -337,6 +355,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
             access: Access::Anybody,
             repeatable: method.is_idempotent(),
             keyed: false,
+            large_body_bytes_max: None,
         });
     };
     let asked = if method == Method::HEAD {
@@ -358,6 +377,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Target, Miss> {
         access: operation.access,
         repeatable: operation.repeatable || method.is_idempotent(),
         keyed: operation.keyed,
+        large_body_bytes_max: operation.large_body_bytes_max,
     })
 }
 
@@ -415,7 +435,8 @@ mod tests {
                 template: "/v1/time-sales/{id}/claims",
                 access: Access::Token,
                 repeatable: true,
-                keyed: false
+                keyed: false,
+                large_body_bytes_max: None,
             }
         );
     }

@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{
-    Gateway, Raw, Service, Setup, eventually, raw, raw_service, read_some, request,
+    Gateway, Issuer, Raw, Service, Setup, eventually, raw, raw_service, read_some, request,
 };
 
 #[tokio::test]
@@ -57,6 +57,115 @@ async fn a_body_over_the_limit_is_refused_however_its_length_is_said() {
         .await
         .assert_problem(413, "PAYLOAD_TOO_LARGE");
     assert_eq!(users.seen().len(), 1);
+}
+
+/// What takes a body that is larger than others.
+const CALENDAR: &str = "/v1/room-types/1/calendar";
+
+async fn gateway_of_stays(stays: &Service, client_timeout: &str) -> (Gateway, Issuer) {
+    let setup = Setup::new()
+        .await
+        .env(
+            "QUOKKA_UPSTREAMS",
+            format!("quokka-stays={}", stays.address),
+        )
+        .env("QUOKKA_GATEWAY_CLIENT_TIMEOUT", client_timeout);
+    setup.start().await
+}
+
+#[tokio::test]
+async fn a_calendar_may_be_larger_than_other_bodies() {
+    const MOST: usize = 128 * 1024;
+    let stays = Service::start("stays").await;
+    let (gateway, issuer) = gateway_of_stays(&stays, "10s").await;
+    let bearer = issuer.bearer();
+    let token = ("authorization", bearer.as_str());
+    let mut connection = Raw::connect(&gateway).await;
+    // Each of them on the same connection: a body that was passed on as it came leaves nothing behind.
+    for bytes in [MOST, 64 * 1024 + 1, 64 * 1024] {
+        let body: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+        connection
+            .send(request("PUT", CALENDAR, &[token], &body))
+            .await;
+        assert_eq!(connection.answer().await.status, 200);
+        assert_eq!(stays.seen().last().unwrap().body, body);
+    }
+    connection
+        .send(format!(
+            "PUT {CALENDAR} HTTP/1.1\r\nhost: a\r\nauthorization: {bearer}\r\nexpect: 100-continue\r\ncontent-length: {MOST}\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(connection.answer().await.status, 100);
+    connection.send(vec![b'a'; MOST]).await;
+    assert_eq!(connection.answer().await.status, 200);
+
+    let large = vec![b'a'; MOST];
+    let seen = stays.seen().len();
+    for (fields, path, body, status, code) in [
+        (
+            &[token][..],
+            CALENDAR,
+            &[&large[..], b"a"].concat(),
+            413,
+            "PAYLOAD_TOO_LARGE",
+        ),
+        (
+            &[token],
+            "/v1/room-types/1/else",
+            &large,
+            413,
+            "PAYLOAD_TOO_LARGE",
+        ),
+        (&[], CALENDAR, &large, 401, "UNAUTHENTICATED"),
+    ] {
+        raw(&gateway, request("PUT", path, fields, body))
+            .await
+            .assert_problem(status, code);
+    }
+    // Of a body in chunks nobody knows how large it is going to be.
+    let chunked = [token, ("transfer-encoding", "chunked")];
+    let mut connection = Raw::connect(&gateway).await;
+    connection
+        .send(request("PUT", CALENDAR, &chunked, b""))
+        .await;
+    let _ = connection
+        .try_send(format!("{:x}\r\n{}\r\n", 70_000, "a".repeat(70_000)))
+        .await;
+    connection
+        .answer()
+        .await
+        .assert_problem(413, "PAYLOAD_TOO_LARGE");
+    assert_eq!(stays.seen().len(), seen);
+}
+
+#[tokio::test]
+async fn a_calendar_that_stops_or_drips_is_given_up() {
+    let stays = Service::start("stays").await;
+    let (gateway, issuer) = gateway_of_stays(&stays, "300ms").await;
+    let bearer = issuer.bearer();
+    let head = format!(
+        "PUT {CALENDAR} HTTP/1.1\r\nhost: a\r\nauthorization: {bearer}\r\ncontent-length: 100000\r\n\r\n"
+    );
+    let mut stopped = Raw::connect(&gateway).await;
+    stopped.send(format!("{head}abc")).await;
+    stopped
+        .answer()
+        .await
+        .assert_problem(408, "REQUEST_TIMEOUT");
+
+    let mut dripping = Raw::connect(&gateway).await;
+    dripping.send(head).await;
+    for _ in 0..500 {
+        if dripping.try_send("a").await.is_err() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    dripping
+        .answer()
+        .await
+        .assert_problem(408, "REQUEST_TIMEOUT");
+    assert!(stays.seen().is_empty());
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use super::{Market, Progress};
 use crate::e2e::TIMEOUT;
 use crate::guests::Guest;
 use crate::history::{ClaimCall, Outcome, Refusal, outcome_of};
-use crate::http::{Call, Connection};
+use crate::http::{Answer, Call, Connection};
 use crate::platform::Declared;
 
 /// How long a guest goes on asking for one answer. Faults are shorter.
@@ -57,6 +57,9 @@ impl Intention {
     }
 }
 
+/// The code of a request that another one with its key is ahead of.
+const IN_FLIGHT: &str = "IDEMPOTENCY_IN_FLIGHT";
+
 /// What was answered, once it was.
 struct Answered {
     status: u16,
@@ -64,6 +67,22 @@ struct Answered {
 }
 
 impl Answered {
+    fn of(answer: &Answer) -> Self {
+        Self {
+            status: answer.status.as_u16(),
+            body: serde_json::from_slice(&answer.body).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it needn't be asked for again.
+    fn says_something(&self) -> bool {
+        match (self.status, self.code()) {
+            (429 | 502 | 503 | 504, _) => false,
+            (409, code) => !matches!(code, IN_FLIGHT | "PAYMENT_PENDING"),
+            _ => true,
+        }
+    }
+
     fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
@@ -164,16 +183,8 @@ impl<'a> Buyer<'a> {
             // An answer that comes too late is none.
             let sent = self.api.send(call, TIMEOUT);
             if let Ok(Ok(answer)) = timeout_at(deadline, sent).await {
-                let answered = Answered {
-                    status: answer.status.as_u16(),
-                    body: serde_json::from_slice(&answer.body).unwrap_or_default(),
-                };
-                let again = match (answered.status, answered.code()) {
-                    (429 | 502 | 503 | 504, _) => true,
-                    (409, code) => matches!(code, "IDEMPOTENCY_IN_FLIGHT" | "PAYMENT_PENDING"),
-                    _ => false,
-                };
-                if !again {
+                let answered = Answered::of(&answer);
+                if answered.says_something() {
                     return Some(answered);
                 }
             }
@@ -293,11 +304,17 @@ impl<'a> Buyer<'a> {
             key,
             ..self.call(Method::POST, "/v1/orders", Some(&body))
         };
-        // Some click twice.
+        // Some click twice. A refusal isn't kept for the key, so that one click may be taken after the other was refused.
         let answered = if self.rng.random_ratio(1, 10) {
             let mut other = Connection::new(self.market.platform.api);
-            let (answered, _) = tokio::join!(self.ask(&call), other.send(&call, TIMEOUT));
-            answered
+            let (one, other) = tokio::join!(self.ask(&call), other.send(&call, TIMEOUT));
+            let other = other.ok().map(|answer| Answered::of(&answer));
+            match (one, other) {
+                (Some(one), other) if one.status != 201 => other
+                    .filter(|other| other.says_something() || other.code() == IN_FLIGHT)
+                    .map(|other| if other.status == 201 { other } else { one }),
+                (one, _) => one,
+            }
         } else {
             self.ask(&call).await
         };
