@@ -4,10 +4,10 @@
 # `load bench-booking`: see `dev/bench-booking.sh --help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=lib/common.sh
+. dev/lib/common.sh
 
-if [[ ${1:-} != --help ]]; then
-  dev/quokka tools
-  cargo build --quiet --release --locked -p load -p stays -p booking -p promotions -p orders -p payments
-fi
-exec cargo run --quiet --release --locked -p load -- bench-booking \
-  --binaries "${CARGO_TARGET_DIR:-target}/release" "$@"
+[[ ${1:-} == --help ]] || dev/quokka tools
+dev/quokka binaries >&2
+release=$(target_folder)/release
+exec "$release/load" bench-booking --binaries "$release" "$@"

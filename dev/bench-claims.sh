@@ -3,10 +3,10 @@
 # since it takes the same cores. Options go to `load bench-claims`: see `dev/bench-claims.sh --help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=lib/common.sh
+. dev/lib/common.sh
 
-if [[ ${1:-} != --help ]]; then
-  dev/quokka tools
-  cargo build --quiet --release --locked -p load -p promotions -p gateway
-fi
-exec cargo run --quiet --release --locked -p load -- bench-claims \
-  --binaries "${CARGO_TARGET_DIR:-target}/release" "$@"
+[[ ${1:-} == --help ]] || dev/quokka tools
+dev/quokka binaries >&2
+release=$(target_folder)/release
+exec "$release/load" bench-claims --binaries "$release" "$@"

@@ -26,7 +26,7 @@ PLANTED=(
 )
 
 load() {
-  cargo run --release --quiet --locked -p load -- "$@"
+  "$(target_folder)/release/load" "$@"
 }
 
 # planted_bugs [BUG...]
@@ -48,6 +48,7 @@ planted_bugs() {
 
 if [[ ${1:-} == --help ]]; then
   sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+  dev/quokka binaries >&2
   load chaos --help
   load chaos-orders --help
   exit

@@ -10,10 +10,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . dev/lib/common.sh
 
 load() {
-  cargo run --quiet --release --locked -p load -- e2e "$@"
+  "$(target_folder)/release/load" e2e "$@"
 }
 
 if [[ ${1:-} == --help ]]; then
+  dev/quokka binaries >&2
   load --help
   exit
 fi

@@ -70,6 +70,11 @@ die() {
   exit 1
 }
 
+# target_folder: where cargo puts what it builds.
+target_folder() {
+  printf '%s' "${CARGO_TARGET_DIR:-$REPO/target}"
+}
+
 # step TITLE COMMAND...: runs the command and tells how long it took. The command's failure ends the run:
 # it is called plainly, so that `set -e` holds inside it.
 step() {

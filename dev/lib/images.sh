@@ -94,10 +94,6 @@ base_layer() {
   mv "$folder/base.layer.new" "$folder/base.layer"
 }
 
-target_folder() {
-  printf '%s' "${CARGO_TARGET_DIR:-$REPO/target}"
-}
-
 # planted_in: whose bug PLANTED_BUG is.
 planted_in() {
   case $PLANTED_BUG in
@@ -107,8 +103,10 @@ planted_in() {
   esac
 }
 
+# build_binaries: the services and the load generator, in one call of cargo. Which features a library is built with
+# depends on who is built beside it: other selections would build many libraries a second time.
 build_binaries() {
-  local entry packages=() features=()
+  local entry packages=(-p load) features=()
   if [[ -n ${SKIP_BUILD:-} ]]; then
     say "  binaries: those in $(target_folder)/release, as SKIP_BUILD says"
     return

@@ -162,7 +162,7 @@ stays_up() {
 stays_seed() {
   local program
   program=$(target_folder)/release/stays
-  [[ -x $program ]] || (cd "$REPO" && cargo build --quiet --release --locked --bins -p stays 9>&-)
+  [[ -x $program ]] || build_binaries
   if [[ " $* " == *" --help "* ]]; then
     "$program" seed --help
     return
