@@ -10,7 +10,7 @@ use crate::{
     plan::Found,
     reasons::{self, condition},
     replicas::Guard,
-    sale::Sale,
+    sale::{self, Sale},
 };
 
 /// Every condition of a sale, `Ready` first.
@@ -121,7 +121,7 @@ fn topic_ready(topic: &TopicState, found: &Found) -> State {
         TopicState::Exists { partitions } => State::new(
             Some(true),
             reasons::TOPIC_EXISTS,
-            format!("the topic has {partitions} partitions"),
+            format!("the topic has {}", sale::counted_partitions(partitions)),
         ),
         // Not for long enough to count.
         TopicState::Unreachable(_) => State::new(

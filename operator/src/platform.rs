@@ -15,7 +15,7 @@ use crate::{
     observed::{LedgerState, Observed, TopicState},
     reasons,
     replicas::Replicas,
-    sale::{Sale, SaleResource},
+    sale::{self, Sale, SaleResource},
     sale_clock::SaleClock,
     silence::Silence,
     story::Happening,
@@ -198,7 +198,10 @@ impl Platform {
             }
             Some(there) if there < wanted => {
                 self.topics.grow(name, wanted).await?;
-                let note = format!("{name} has {wanted} partitions, after {there}");
+                let note = format!(
+                    "{name} has {}, after {there}",
+                    sale::counted_partitions(wanted)
+                );
                 happenings.push(Happening::new(
                     reasons::event::TOPIC_GROWN,
                     "GrowTopic",
@@ -320,7 +323,7 @@ fn made(topic: &str, partitions: u32, lost: bool, now: Timestamp) -> Happening {
         );
         return Happening::new(reasons::event::TOPIC_LOST, ACTION, now.as_second(), note).warning();
     }
-    let note = format!("made {topic} with {partitions} partitions");
+    let note = format!("made {topic} with {}", sale::counted_partitions(partitions));
     Happening::new(reasons::event::TOPIC_CREATED, ACTION, partitions, note)
 }
 

@@ -12,8 +12,9 @@ use sale_stock::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A partition takes this many claims a second with room to spare.
-const CLAIMS_PER_PARTITION: i64 = 1_000;
+/// A partition takes this many claims a second with room to spare: they come gathered, hundreds in a record, and the
+/// ledger applies a sale's partitions one after another anyway. More partitions would only cut the records up.
+const CLAIMS_PER_PARTITION: i64 = 10_000;
 
 /// More partitions than this help no sale and cost the brokers.
 const PARTITIONS_MAX: i64 = 12;
@@ -115,12 +116,18 @@ pub(crate) fn identity<K: SaleResource>(resource: &K) -> Result<Identity, SpecEr
     })
 }
 
-/// Partitions for an expected peak: one for each thousand claims a second, 1 to 12.
+/// Partitions for an expected peak: one for each ten thousand claims a second, 1 to 12.
 pub(crate) fn partitions(peak: Option<&ExpectedPeak>) -> u32 {
     let claims = peak.map_or(0, |peak| peak.claims_per_second.max(0));
     let partitions =
         claims.div_euclid(CLAIMS_PER_PARTITION) + i64::from(claims % CLAIMS_PER_PARTITION > 0);
     u32::try_from(partitions.clamp(1, PARTITIONS_MAX)).unwrap_or(1)
+}
+
+/// `1 partition`, `2 partitions`: as events and conditions tell it.
+pub(crate) fn counted_partitions(partitions: u32) -> String {
+    let plural = if partitions == 1 { "" } else { "s" };
+    format!("{partitions} partition{plural}")
 }
 
 pub(crate) fn stock(field: &'static str, units: i64) -> Result<Stock, SpecError> {
@@ -185,7 +192,7 @@ mod tests {
     #[test]
     fn partitions_follow_the_expected_peak() {
         for (claims_per_second, expected) in
-            [(1, 1), (1_000, 1), (1_001, 2), (3_000, 3), (50_000, 12)]
+            [(1, 1), (10_000, 1), (10_001, 2), (30_000, 3), (500_000, 12)]
         {
             assert_eq!(
                 partitions(Some(&ExpectedPeak { claims_per_second })),

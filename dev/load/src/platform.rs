@@ -71,7 +71,8 @@ impl Declaration {
             "starts": self.starts.to_string(),
             "ends": self.ends.to_string(),
             "perUserLimit": 1,
-            "expectedPeak": {"claimsPerSecond": 3000},
+            // Three partitions, so that their order and their readers are tested as well.
+            "expectedPeak": {"claimsPerSecond": 30_000},
             "discount": {"percent": 10},
         });
         let more = match self.kind {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 
-use super::driver::{Measured, drive};
+use super::driver::{Measured, Pace, drive};
 use super::lock::{self, Cost, Guard};
 use super::servers::Servers;
 use super::stage::Stage;
@@ -49,6 +49,9 @@ const STARTS: usize = 5;
 
 /// How long load at half of the maximum is kept up, if there are guests enough.
 const HALF_LOAD: Duration = Duration::from_secs(10);
+
+/// What is left out of it at its beginning, when all connections are opened at once.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// The goals that the figures are printed against.
 const GOAL_RATIO: f64 = 0.5;
@@ -90,7 +93,7 @@ async fn nothing(
         at,
         calls(guests, Method::GET, stage.nothing_path())?,
         connections,
-        None,
+        Pace::Flat,
     )
     .await?
     .all(200)
@@ -101,12 +104,12 @@ async fn claims(
     at: SocketAddr,
     guests: &[Guest],
     connections: usize,
-    rate: Option<f64>,
+    pace: Pace,
 ) -> anyhow::Result<Measured> {
     let starts = Timestamp::now() - SignedDuration::from_secs(60);
     let sale = stage.promotions.open_sale(guests.len(), starts).await?;
     let calls = calls(guests, Method::POST, &sale.claims_path)?;
-    let measured = drive(at, calls, connections, rate).await?.all(201)?;
+    let measured = drive(at, calls, connections, pace).await?.all(201)?;
     stage.promotions.drained(&sale, guests.len()).await?;
     Ok(measured)
 }
@@ -118,7 +121,14 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
         plan.connections,
         plan.rounds
     );
-    let cold = claims(stage, stage.promotions.api, guests, plan.connections, None).await?;
+    let cold = claims(
+        stage,
+        stage.promotions.api,
+        guests,
+        plan.connections,
+        Pace::Flat,
+    )
+    .await?;
     println!(
         "  first round, every token seen for the first time  {:>8.0}/s",
         cold.per_second()
@@ -126,7 +136,7 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
     let (mut idle, mut direct) = (Vec::new(), Vec::new());
     let (mut through, mut bare) = (Vec::new(), Vec::new());
     // The gateway has to see every token once as well.
-    claims(stage, stage.gateway, guests, plan.connections, None).await?;
+    claims(stage, stage.gateway, guests, plan.connections, Pace::Flat).await?;
     for round in 1..=plan.rounds {
         idle.push(
             nothing(stage, stage.promotions.api, guests, plan.connections)
@@ -134,12 +144,18 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
                 .per_second(),
         );
         direct.push(
-            claims(stage, stage.promotions.api, guests, plan.connections, None)
-                .await?
-                .per_second(),
+            claims(
+                stage,
+                stage.promotions.api,
+                guests,
+                plan.connections,
+                Pace::Flat,
+            )
+            .await?
+            .per_second(),
         );
         through.push(
-            claims(stage, stage.gateway, guests, plan.connections, None)
+            claims(stage, stage.gateway, guests, plan.connections, Pace::Flat)
                 .await?
                 .per_second(),
         );
@@ -175,12 +191,16 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
             address,
             &guests[..count],
             plan.connections,
-            Some(rate),
+            Pace::Steady {
+                per_second: rate,
+                unmeasured: (rate * SETTLES.as_secs_f64()) as usize,
+            },
         )
         .await?;
         println!(
-            "  half of the maximum {name}, {rate:.0}/s for {:.1} s: p50 {:.2} ms, p99 {:.2} ms",
-            count as f64 / rate,
+            "  half of the maximum {name}, {rate:.0}/s for {:.1} s after {} s: p50 {:.2} ms, p99 {:.2} ms",
+            count as f64 / rate - SETTLES.as_secs_f64(),
+            SETTLES.as_secs(),
             half.quantile_ms(0.5),
             half.quantile_ms(0.99)
         );

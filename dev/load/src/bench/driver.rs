@@ -20,7 +20,8 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// What a run of calls came to.
 pub(crate) struct Measured {
     pub(crate) took: Duration,
-    /// Microseconds from when a call was due (at a given rate) or sent to its answer.
+    /// Microseconds from when a call was due (at a given rate) or sent to its answer; of all but the first calls, where
+    /// those are left out.
     pub(crate) latency_us: Histogram<u64>,
     /// Answers by HTTP status; 0 for none.
     pub(crate) answers: BTreeMap<u16, usize>,
@@ -29,7 +30,7 @@ pub(crate) struct Measured {
 impl Measured {
     /// Calls answered in a second.
     pub(crate) fn per_second(&self) -> f64 {
-        self.latency_us.len() as f64 / self.took.as_secs_f64()
+        self.answers.values().sum::<usize>() as f64 / self.took.as_secs_f64()
     }
 
     /// A latency quantile in milliseconds.
@@ -52,12 +53,26 @@ impl Measured {
     }
 }
 
-/// Sends every one of `calls` once over `connections` connections, at `per_second` or as fast as answers come.
+/// How fast calls are sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// As fast as answers come.
+    Flat,
+    /// At a rate, without waiting for answers.
+    Steady {
+        /// Calls a second.
+        per_second: f64,
+        /// The first calls, which open the connections all at once; their latencies are left out.
+        unmeasured: usize,
+    },
+}
+
+/// Sends every one of `calls` once over `connections` connections.
 pub(crate) async fn drive(
     address: SocketAddr,
     calls: Arc<Vec<Call>>,
     connections: usize,
-    per_second: Option<f64>,
+    pace: Pace,
 ) -> anyhow::Result<Measured> {
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
@@ -67,7 +82,7 @@ pub(crate) async fn drive(
             Arc::clone(&calls),
             Arc::clone(&next),
             began,
-            per_second,
+            pace,
         ))
     });
     let workers = futures::future::join_all(workers).await;
@@ -95,7 +110,7 @@ async fn work(
     calls: Arc<Vec<Call>>,
     next: Arc<AtomicUsize>,
     began: Instant,
-    per_second: Option<f64>,
+    pace: Pace,
 ) -> anyhow::Result<Tally> {
     let mut connection = Connection::new(address);
     let mut latency_us = Histogram::new(SIGNIFICANT_DIGITS)?;
@@ -106,20 +121,25 @@ async fn work(
             return Ok((latency_us, answers));
         };
         // A call that is sent late because its connection was busy still counts from when it was due.
-        let due = match per_second {
-            Some(rate) => {
-                let due = began + Duration::from_secs_f64(turn as f64 / rate);
+        let (due, measured) = match pace {
+            Pace::Steady {
+                per_second,
+                unmeasured,
+            } => {
+                let due = began + Duration::from_secs_f64(turn as f64 / per_second);
                 tokio::time::sleep_until(due).await;
-                due
+                (due, turn >= unmeasured)
             }
-            None => Instant::now(),
+            Pace::Flat => (Instant::now(), true),
         };
         let status = connection
             .send(call, ANSWER_TIMEOUT)
             .await
             .map(|answer| answer.status.as_u16())
             .unwrap_or(0);
-        latency_us.record(u64::try_from(due.elapsed().as_micros())?)?;
+        if measured {
+            latency_us.record(u64::try_from(due.elapsed().as_micros())?)?;
+        }
         *answers.entry(status).or_default() += 1;
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod booking;
 pub(crate) mod claims;
 mod driver;
 mod holds;
+mod kafka;
 mod lock;
 mod process;
 mod promotions;

@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use jiff::{SignedDuration, Timestamp};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::kafka::create_topic;
 use super::process::Program;
 use super::servers::{NAMESPACE, Servers, free_addresses};
 use crate::http::{Call, Connection};
 
-/// As the operator would choose for the peak that this machine can take.
-const PARTITIONS: i32 = 3;
+/// As the operator would choose for the peak that two cores can take.
+const PARTITIONS: i32 = 2;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -76,7 +74,7 @@ impl Promotions {
         let uid = Uuid::new_v4();
         let name = format!("bench-{}", &uid.simple().to_string()[..12]);
         let topic = format!("quokka.claims.{NAMESPACE}.{name}");
-        self.create_topic(&topic).await?;
+        create_topic(&self.kafka_brokers, &topic, PARTITIONS).await?;
         let definition = json!({
             "uid": uid, "name": name, "kind": "COUPON_CAMPAIGN", "generation": 1, "displayName": "Bench",
             "starts": starts, "ends": starts + SignedDuration::from_hours(1), "stock": stock, "perUserLimit": 1,
@@ -150,20 +148,5 @@ impl Promotions {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    async fn create_topic(&self, topic: &str) -> anyhow::Result<()> {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", &self.kafka_brokers)
-            .create()?;
-        let new =
-            NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1)).set("retention.ms", "-1");
-        let created = admin
-            .create_topics([&new], &AdminOptions::new().request_timeout(Some(PATIENCE)))
-            .await?;
-        for topic in created {
-            topic.map_err(|(topic, code)| anyhow::anyhow!("creating the topic {topic}: {code}"))?;
-        }
-        Ok(())
     }
 }

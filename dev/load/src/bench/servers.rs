@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use testkit::{JwksServer, Kafka, Postgres, Redis, TokenIssuer};
 
+use super::kafka::warm_up;
 use super::process::Program;
 use crate::guests::TokenSigner;
 
@@ -38,6 +39,7 @@ impl Servers {
         }
         let (redis, kafka, postgres) =
             tokio::try_join!(Redis::start(), Kafka::start(), Postgres::start())?;
+        warm_up(&kafka.brokers()).await?;
         let issuer = TokenIssuer::new();
         let keys = JwksServer::start(issuer.jwks()).await?;
         let signer = TokenSigner::new(issuer.private_pem().as_bytes(), issuer.kid(), "quokka")?;
