@@ -121,7 +121,7 @@ fn topic_ready(topic: &TopicState, found: &Found) -> State {
         TopicState::Exists { partitions } => State::new(
             Some(true),
             reasons::TOPIC_EXISTS,
-            format!("the topic has {}", sale::counted_partitions(partitions)),
+            format!("the topic has {}", sale::counted_partitions(*partitions)),
         ),
         // Not for long enough to count.
         TopicState::Unreachable(_) => State::new(
