@@ -33,6 +33,8 @@ missing_packages() {
     [[ $command == /* && -e $command ]] || command -v "$command" >/dev/null || printf '%s\n' "$package"
   done
   /usr/bin/python3 -c 'import yaml' 2>/dev/null || printf '%s\n' python3-yaml
+  # What a Python environment is made with; Debian keeps it apart from Python.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3-venv
   postgres_bin >/dev/null || printf '%s\n' postgresql
 }
 

@@ -1,4 +1,5 @@
-# Programs built from source: Kubernetes and what goes with it from Go modules, Kafka from Maven artifacts.
+# Programs built from source: Kubernetes and what goes with it from Go modules, Kafka from Maven artifacts, a checker of
+# the API from PyPI.
 # Sourced, never run.
 #
 # Each folder of dev/tools holds a go.mod with its go.sum, so the versions are pinned and checked. A program is built
@@ -74,6 +75,7 @@ build_tools() {
       ;;
   esac
   [[ ${1:-} == clients ]] || fetch_kafka
+  [[ ${1:-} != checks ]] || fetch_schemathesis
   build_lane "${kubernetes[@]}" &
   local first=$!
   build_lane "${others[@]}" &
@@ -156,4 +158,21 @@ fetch_kafka() {
   }
   printf '%s' "$stamp" >"$CACHE/kafka/stamp"
   say "  kafka: $(find "$CACHE/kafka/libs" -name '*.jar' | wc -l) jars fetched in $(($(date +%s) - began)) s"
+}
+
+# fetch_schemathesis: a Python environment of its own, which holds nothing else.
+fetch_schemathesis() {
+  local folder=$CACHE/schemathesis stamp began log=$CACHE/build-logs/schemathesis.log
+  stamp=$(sha256sum <"$TOOLS/schemathesis/requirements.txt")
+  [[ -x $folder/bin/st && $(cat "$folder/stamp" 2>/dev/null) == "$stamp" ]] && return 0
+  began=$(date +%s)
+  say "  schemathesis: fetching"
+  rm -rf "$folder"
+  { python3 -m venv "$folder" &&
+    "$folder/bin/pip" install --quiet --no-deps --requirement "$TOOLS/schemathesis/requirements.txt"; } >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    die "schemathesis could not be installed (whole output: $log)"
+  }
+  printf '%s' "$stamp" >"$folder/stamp"
+  say "  schemathesis: fetched in $(($(date +%s) - began)) s"
 }

@@ -12,7 +12,7 @@ const EARTH_RADIUS_METRES: f64 = 6_371_008.8;
 macro_rules! named {
     (
         $(#[$doc:meta])* $name:ident, $all:literal:
-        $($(#[$variant_doc:meta])* $variant:ident = $text:literal;)+
+        $($(#[$variant_doc:meta])* $variant:ident = $text:tt;)+
     ) => {
         $(#[$doc])*
         #[derive(

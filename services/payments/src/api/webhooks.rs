@@ -5,7 +5,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use chassis::problem::{Problem, common};
 use http::StatusCode;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -18,7 +20,7 @@ use crate::work::Work;
 #[schema(as = TossWebhook)]
 #[serde(rename_all = "camelCase")]
 struct Webhook {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     data: Option<About>,
     #[serde(flatten)]
     deposit: About,
@@ -34,6 +36,15 @@ struct About {
     order_id: Option<String>,
     #[serde(default)]
     secret: Option<String>,
+}
+
+/// An object, or null: by itself serde takes a list of the fields' values as well.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<About>, D::Error> {
+    let object: Option<serde_json::Map<String, Value>> = Deserialize::deserialize(deserializer)?;
+    object
+        .map(|object| About::deserialize(Value::Object(object)))
+        .transpose()
+        .map_err(D::Error::custom)
 }
 
 /// Hears that a payment has changed.

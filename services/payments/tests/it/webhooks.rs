@@ -63,7 +63,8 @@ async fn a_true_webhook_of_a_state_that_is_not_so_changes_nothing_either() {
 #[tokio::test]
 async fn what_is_no_webhook_is_refused() {
     let world = World::start().await;
-    for body in [json!([]), json!("x"), json!({"data": 5})] {
+    let lists = json!({"data": ["a key", null, null]});
+    for body in [json!([]), json!("x"), json!({"data": 5}), lists] {
         world
             .post(PATH, None, &body)
             .await

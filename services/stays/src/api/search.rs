@@ -61,10 +61,10 @@ pub(crate) struct SearchParameters {
         default = "price"
     )]
     sort: Option<String>,
-    /// Degrees north.
+    /// Degrees north; with `lng`.
     #[param(nullable = false, minimum = -90, maximum = 90)]
     lat: Option<f64>,
-    /// Degrees east.
+    /// Degrees east; with `lat`.
     #[param(nullable = false, minimum = -180, maximum = 180)]
     lng: Option<f64>,
     /// How many items to answer at most.
@@ -177,19 +177,24 @@ impl SearchParameters {
         }
     }
 
+    /// Where the guest is, if that was said; it is looked at whatever the order, so that a mistake in it is found.
+    fn place(&self) -> Result<Option<Place>, Problem> {
+        let name_no_place = || Problem::parameter("lat", "and lng name no place");
+        match (self.lat, self.lng) {
+            (None, None) => Ok(None),
+            (Some(lat), Some(lng)) => Place::new(lat, lng).map(Some).ok_or_else(name_no_place),
+            _ => Err(name_no_place()),
+        }
+    }
+
     fn order(&self) -> Result<Order, Problem> {
+        let place = self.place()?;
         match self.sort.as_deref() {
             None | Some("price") => Ok(Order::Price),
             Some("rating") => Ok(Order::Rating),
-            Some("distance") => {
-                let place = self
-                    .lat
-                    .zip(self.lng)
-                    .and_then(|(lat, lng)| Place::new(lat, lng));
-                place
-                    .map(|place| Order::Distance(place.point()))
-                    .ok_or_else(|| Problem::parameter("lat", "and lng name no place"))
-            }
+            Some("distance") => place
+                .map(|place| Order::Distance(place.point()))
+                .ok_or_else(|| Problem::parameter("lat", "and lng are missing")),
             Some(_) => Err(Problem::parameter(
                 "sort",
                 "is not price, rating or distance",

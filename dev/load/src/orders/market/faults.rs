@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use futures::future::join_all;
+use futures::StreamExt as _;
+use futures::future::ready;
+use futures::stream;
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
@@ -35,8 +37,11 @@ const KILLS_MAX: usize = 10;
 /// A fault is over when so many in a hundred of the orders are asked for.
 const OVER_AT_PERCENT: usize = 80;
 
-/// How far from its order's expiry a payment comes, in milliseconds.
-const RACE_MS: std::ops::RangeInclusive<i64> = -200..=200;
+/// How far from its order's expiry a payment is sent, in milliseconds. It takes its time to where the two meet.
+const RACE_MS: std::ops::RangeInclusive<i64> = -600..=200;
+
+/// Orders that wait for their expiry at the same time: so few that all can be paid long before it.
+const RACES_AT_ONCE: usize = 100;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -384,9 +389,10 @@ async fn race(market: &Market<'_>, races: usize, seed: u64) -> anyhow::Result<Se
         Buyer::new(market, guest, seed, number).pay_at_the_last_moment(by)
     });
     let visits: Vec<_> = visits.collect();
-    let seen = (join_all(visits).await)
-        .into_iter()
-        .fold(Seen::default(), Seen::and);
+    let seen = stream::iter(visits)
+        .buffer_unordered(RACES_AT_ONCE)
+        .fold(Seen::default(), |all, seen| ready(all.and(seen)))
+        .await;
     let ended = |as_told: &str| {
         let told = seen.told.iter();
         told.filter(|told| told.status == as_told).count()
