@@ -33,4 +33,6 @@ TEST_TIMES=1 dev/quokka up
 eval "$(dev/quokka env)"
 # The chart's own test: one guest's way, from within the cluster.
 helm --namespace "$NAMESPACE" test quokka --logs --hide-notes --timeout 2m
+# Options ask for a part of the load alone.
+(($# > 0)) || step "The API is as its document says" dev/api/check.sh
 load "$@"

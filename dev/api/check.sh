@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Holds the API of the platform that runs against its own document: schemathesis asks every operation, rightly and
-# wrongly, and looks whether each answer is one that the document has, and none of them a mistake of ours. The same
-# seed asks the same. Options go to `st run`.
+# wrongly, and looks whether each answer is one that the document has, and none of them a mistake of ours. It asks the
+# same each time, for a minute at most. Options go to `st run`: --max-time 600 asks on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=../lib/common.sh
 . dev/lib/common.sh
 
-# Half of what it may take at most; the rest is for an operation that is slow.
-SECONDS_MAX=110
+SECONDS_MAX=60
 
 st=$CACHE/schemathesis/bin/st
 [[ -x $st ]] || dev/quokka tools checks
@@ -32,5 +31,4 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"; tell_failed_step' EXIT
 config=$PWD/dev/api/schemathesis.toml
 cd "$work"
-timeout --kill-after=10 "$((SECONDS_MAX * 2))" \
-  "$st" --config-file "$config" run "$api/openapi.json" --max-time "$SECONDS_MAX" "$@"
+"$st" --config-file "$config" run "$api/openapi.json" --max-time "$SECONDS_MAX" "$@"
