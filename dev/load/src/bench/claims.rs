@@ -88,12 +88,13 @@ async fn nothing(
     at: SocketAddr,
     guests: &[Guest],
     connections: usize,
+    pace: Pace,
 ) -> anyhow::Result<Measured> {
     drive(
         at,
         calls(guests, Method::GET, stage.nothing_path())?,
         connections,
-        Pace::Flat,
+        pace,
     )
     .await?
     .all(200)
@@ -139,9 +140,15 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
     claims(stage, stage.gateway, guests, plan.connections, Pace::Flat).await?;
     for round in 1..=plan.rounds {
         idle.push(
-            nothing(stage, stage.promotions.api, guests, plan.connections)
-                .await?
-                .per_second(),
+            nothing(
+                stage,
+                stage.promotions.api,
+                guests,
+                plan.connections,
+                Pace::Flat,
+            )
+            .await?
+            .per_second(),
         );
         direct.push(
             claims(
@@ -186,23 +193,25 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
     ] {
         let rate = most / 2.0;
         let count = ((rate * HALF_LOAD.as_secs_f64()) as usize).min(guests.len());
-        let half = claims(
-            stage,
-            address,
-            &guests[..count],
-            plan.connections,
-            Pace::Steady {
-                per_second: rate,
-                unmeasured: (rate * SETTLES.as_secs_f64()) as usize,
-            },
-        )
-        .await?;
+        let guests = &guests[..count];
+        let pace = Pace::Steady {
+            per_second: rate,
+            unmeasured: (rate * SETTLES.as_secs_f64()) as usize,
+        };
+        let half = claims(stage, address, guests, plan.connections, pace).await?;
         println!(
             "  half of the maximum {name}, {rate:.0}/s for {:.1} s after {} s: p50 {:.2} ms, p99 {:.2} ms",
             count as f64 / rate - SETTLES.as_secs_f64(),
             SETTLES.as_secs(),
             half.quantile_ms(0.5),
             half.quantile_ms(0.99)
+        );
+        // What is lost on the way, and by waiting for a core.
+        let idle = nothing(stage, stage.promotions.api, guests, plan.connections, pace).await?;
+        println!(
+            "    as often, directly and doing nothing: p50 {:.2} ms, p99 {:.2} ms",
+            idle.quantile_ms(0.5),
+            idle.quantile_ms(0.99)
         );
         println!("  goal: p99 under {GOAL_P99_MS} ms");
         missed += verdict(half.quantile_ms(0.99) < GOAL_P99_MS);

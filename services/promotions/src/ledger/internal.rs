@@ -282,8 +282,10 @@ impl Internal {
 
     async fn read(&self, uid: SaleUid) -> Result<Books, Problem> {
         let sale = self.store.sale(uid).await?.ok_or_else(no_sale)?;
-        let counts = self.store.counts(uid).await?.ok_or_else(no_sale)?;
+        // Positions before counts, and the ends last: nothing was appended in between where the lag is 0, so that the
+        // counts are those of the positions.
         let positions = self.store.positions(uid).await?;
+        let counts = self.store.counts(uid).await?.ok_or_else(no_sale)?;
         let (snapshot, ends) = tokio::join!(
             self.stock.snapshot(uid),
             steward::ends(&self.consumer, &sale)

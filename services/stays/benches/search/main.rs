@@ -200,6 +200,21 @@ impl Run<'_> {
             "  by the index                               {}",
             latencies(&half)
         );
+        // What is lost on the way, and by waiting for a core.
+        let nothing = Arc::new(vec!["/livez".to_owned()]);
+        let connections = self.plan.connections;
+        let idle = drive(
+            index.ops,
+            &nothing,
+            connections,
+            self.time(),
+            Some(fast / 2.0),
+        )
+        .await?;
+        println!(
+            "    as often, by the same process, nothing    {}",
+            latencies(&idle)
+        );
         println!("  goal: p99 under {GOAL_P99_MS} ms");
         let mut missed = verdict(half.quantile_ms(0.99) < GOAL_P99_MS);
         let changes = freshness::measure(stage, index, CHANGES_MAX, self.time());

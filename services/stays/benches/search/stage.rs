@@ -147,7 +147,7 @@ async fn begin_sales(redis_url: &str) -> anyhow::Result<()> {
 pub(crate) struct Service {
     process: Child,
     pub(crate) http: SocketAddr,
-    ops: SocketAddr,
+    pub(crate) ops: SocketAddr,
 }
 
 impl Service {
