@@ -228,6 +228,19 @@ pub enum OrderReply {
         /// The gateway's code.
         code: String,
     },
+    /// Nothing was captured yet: a virtual account was issued, and waits for the guest's deposit.
+    DepositAwaited {
+        /// For which order.
+        order_id: OrderId,
+        /// The gateway's name of the payment.
+        payment_key: String,
+        /// At which bank the account is, by the gateway's code.
+        bank_code: Option<String>,
+        /// The account's number.
+        account_number: Option<String>,
+        /// Until when the gateway takes deposits, milliseconds since 1970.
+        due_at_ms: Option<i64>,
+    },
     /// Money was given back.
     PaymentRefunded {
         /// Of which order.
@@ -236,6 +249,15 @@ pub enum OrderReply {
         refund_id: Uuid,
         /// How much.
         amount: Krw,
+    },
+    /// Money was not given back, and won't be without a person. Should it go back after all, that is told as well.
+    PaymentRefundRefused {
+        /// Of which order.
+        order_id: OrderId,
+        /// Which refund.
+        refund_id: Uuid,
+        /// Why: the gateway's code, or that there isn't so much to give back.
+        code: String,
     },
 }
 
@@ -254,7 +276,9 @@ impl OrderReply {
             | Self::DiscountReleased { order_id }
             | Self::PaymentCaptured { order_id, .. }
             | Self::PaymentRefused { order_id, .. }
-            | Self::PaymentRefunded { order_id, .. } => *order_id,
+            | Self::DepositAwaited { order_id, .. }
+            | Self::PaymentRefunded { order_id, .. }
+            | Self::PaymentRefundRefused { order_id, .. } => *order_id,
         }
     }
 }

@@ -288,7 +288,7 @@ fn counted(
             order.confirmed_at = Some(now);
             Some("confirmed")
         }
-        Phase::Ended(end) if order.ended_at.is_none() => {
+        Phase::Ended(end) | Phase::RefundRefused(end) if order.ended_at.is_none() => {
             order.ended_at = Some(now);
             Some(match end {
                 crate::saga::End::Cancelled => "cancelled",
@@ -338,6 +338,7 @@ fn new_order(
         saga: Saga::new(price.amount, expires_at, !claim_ids.is_empty()),
         claim_ids,
         price,
+        deposit: None,
         reminders: 0,
         created_at: now,
         confirmed_at: None,

@@ -4,6 +4,7 @@
 mod row;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -47,6 +48,8 @@ pub struct Order {
     pub price: Price,
     /// Where it is.
     pub saga: Saga,
+    /// The account that its guest is to pay into.
+    pub deposit: Option<Deposit>,
     /// How often in a row it was reminded of what wasn't answered.
     pub reminders: u32,
     /// When it was made.
@@ -55,6 +58,20 @@ pub struct Order {
     pub confirmed_at: Option<Timestamp>,
     /// When it first came to nothing.
     pub ended_at: Option<Timestamp>,
+}
+
+/// A virtual account that waits for its guest's deposit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deposit {
+    /// Of which payment.
+    pub payment_key: String,
+    /// At which bank, by the gateway's code.
+    pub bank_code: Option<String>,
+    /// The account's number.
+    pub account_number: Option<String>,
+    /// Until when the gateway takes it.
+    pub due_at: Option<Timestamp>,
 }
 
 /// One entry of an order's history.
@@ -79,8 +96,8 @@ macro_rules! select {
             "SELECT order_id, user_id, room_type_id, stay_id, host_id, stay_name, region, check_in, check_out, guests,
                     cancellation, coupon_id, sale_claim_id, claim_ids, price AS \"price: Json<Price>\", total, end_as,
                     hold_nights, reserve_discount, take_payment, confirm_booking, redeem_discount, booking_id,
-                    payment_key, settled_by, captured, refund_due, refunded, expires_at, reminders, created_at,
-                    confirmed_at, ended_at
+                    payment_key, settled_by, captured, refund_due, refunded, deposit AS \"deposit: Json<Deposit>\",
+                    expires_at, reminders, created_at, confirmed_at, ended_at
              FROM orders " + $tail
             $(, $argument)*
         )
@@ -176,6 +193,22 @@ pub async fn save(
         sql_time(now),
         order.confirmed_at.map(sql_time),
         order.ended_at.map(sql_time),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Keeps where the guest is to pay, or that there is no such account. To be called with the order's row locked.
+pub async fn set_deposit(
+    connection: &mut PgConnection,
+    order_id: Uuid,
+    deposit: Option<&Deposit>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE orders SET deposit = $2 WHERE order_id = $1",
+        order_id,
+        deposit.map(Json) as _,
     )
     .execute(connection)
     .await?;

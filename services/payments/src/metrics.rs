@@ -50,11 +50,19 @@ pub static UNSETTLED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     )
 });
 
+/// Refunds that were refused and still wait for a person.
+pub static REFUNDS_REFUSED: LazyLock<IntGauge> = LazyLock::new(|| {
+    int_gauge(
+        "quokka_refunds_refused",
+        "Refunds that were refused while their money is still held. A person must give it back.",
+    )
+});
+
 /// Differences between ledger and gateway that stand.
 pub static DISCREPANCIES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     int_gauge_vec(
         "quokka_payment_discrepancies",
-        "Transactions in which ledger and gateway differ: no_journal, no_transaction or amount. Must be 0.",
+        "Transactions in which ledger and gateway differ: no_journal, no_transaction, amount or deposit_reversed. Must be 0.",
         &["kind"],
     )
 });
@@ -84,7 +92,8 @@ pub fn register() {
     for kind in ["payment", "refund"] {
         UNSETTLED.with_label_values(&[kind]);
     }
-    for kind in ["no_journal", "no_transaction", "amount"] {
+    LazyLock::force(&REFUNDS_REFUSED);
+    for kind in ["no_journal", "no_transaction", "amount", "deposit_reversed"] {
         DISCREPANCIES.with_label_values(&[kind]);
     }
     LazyLock::force(&RECONCILED_AT);

@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-/// The largest problem that is read.
+/// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What `orders` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The order waits for this payment, and for no other.
-    Pay,
+    Pay {
+        /// Until when it may be paid.
+        by: Option<Timestamp>,
+    },
     /// It doesn't.
     Refused(Refusal),
 }
@@ -51,6 +56,13 @@ pub struct Orders {
 #[derive(Deserialize)]
 struct ProblemBody {
     code: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BegunBody {
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
 }
 
 impl Orders {
@@ -91,9 +103,12 @@ impl Orders {
             .map_err(|error| failed(error.without_url().to_string()))?;
         let status = response.status();
         if status == StatusCode::OK {
-            return Ok(Answer::Pay);
+            let body: Option<BegunBody> = read(response).await;
+            let by = body.and_then(|body| body.expires_at);
+            return Ok(Answer::Pay { by });
         }
-        let code = problem_code(response).await;
+        let problem: Option<ProblemBody> = read(response).await;
+        let code = problem.map(|problem| problem.code);
         let refusal = match (status.as_u16(), code.as_deref()) {
             // A route that isn't there is 404 too, and says nothing about the order.
             (404, Some("ORDER_NOT_FOUND")) => Refusal::NotFound,
@@ -106,7 +121,7 @@ impl Orders {
     }
 }
 
-async fn problem_code(mut response: reqwest::Response) -> Option<String> {
+async fn read<T: DeserializeOwned>(mut response: reqwest::Response) -> Option<T> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -114,6 +129,5 @@ async fn problem_code(mut response: reqwest::Response) -> Option<String> {
         }
         body.extend_from_slice(&chunk);
     }
-    let body: ProblemBody = serde_json::from_slice(&body).ok()?;
-    Some(body.code)
+    serde_json::from_slice(&body).ok()
 }

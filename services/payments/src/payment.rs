@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::toss::RefundAccount;
 
-/// The code with which `orders` is told that a virtual account was issued: no money yet, and none refused.
-pub const WAITING_FOR_DEPOSIT: &str = "WAITING_FOR_DEPOSIT";
+/// The code with which `orders` is told that no deposit came while the order could be paid.
+pub const DEPOSIT_OVERDUE: &str = "DEPOSIT_OVERDUE";
 /// The code with which `orders` is told that another payment of the order came first.
 pub const ANOTHER_PAYMENT: &str = "ANOTHER_PAYMENT";
 
@@ -80,19 +81,42 @@ pub struct Payment {
     pub asks: i32,
     /// A call that was sent may still take effect.
     pub call_under_way: bool,
+    /// Until when the order may be paid, by what `orders` said when the payment began.
+    pub pay_by: Option<Timestamp>,
+    /// That time is over.
+    pub overdue: bool,
+}
+
+impl Payment {
+    /// Until when a deposit is of use: as long as the gateway takes it and the order waits for it.
+    pub fn deposit_by(&self) -> Option<Timestamp> {
+        let due = self.deposit_to.as_ref().and_then(DepositTo::due_at);
+        due.into_iter().chain(self.pay_by).min()
+    }
 }
 
 /// The virtual account that a guest is to pay into.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = VirtualAccount)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DepositTo {
     /// At which bank.
     pub bank_code: Option<String>,
     /// The number.
     pub account_number: Option<String>,
-    /// Until when.
+    /// Until when the gateway takes it, as it writes times.
     pub due_date: Option<String>,
+}
+
+impl DepositTo {
+    /// Until when the gateway takes the deposit. A time without an offset is Korean.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        let text = self.due_date.as_deref()?;
+        text.parse().ok().or_else(|| {
+            let local: DateTime = text.parse().ok()?;
+            let korea = TimeZone::fixed(jiff::tz::offset(9));
+            Some(local.to_zoned(korea).ok()?.timestamp())
+        })
+    }
 }
 
 /// A refund that isn't done yet, with its payment.
@@ -123,6 +147,22 @@ pub fn pause(asks: i32, max: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_deposit_is_read_with_and_without_an_offset() {
+        let due = |text: &str| {
+            let to = DepositTo {
+                bank_code: None,
+                account_number: None,
+                due_date: Some(text.to_owned()),
+            };
+            to.due_at().map(|due| due.to_string())
+        };
+        let expected = Some("2026-12-08T03:00:00Z".to_owned());
+        assert_eq!(due("2026-12-08T12:00:00+09:00"), expected);
+        assert_eq!(due("2026-12-08T12:00:00"), expected);
+        assert_eq!(due("soon"), None);
+    }
 
     #[test]
     fn pauses_double_up_to_a_bound() {

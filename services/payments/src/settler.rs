@@ -9,7 +9,7 @@ use futures::stream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::UNSETTLED;
+use crate::metrics::{REFUNDS_REFUSED, UNSETTLED};
 use crate::payment::{OpenRefund, Payment};
 use crate::store::StoreError;
 use crate::work::Work;
@@ -105,8 +105,9 @@ fn tell(done: Option<Result<(), StoreError>>, kind: &'static str, id: uuid::Uuid
 
 async fn count(work: &Work) {
     const WITHIN: Duration = Duration::from_secs(5);
-    if let Ok(Ok((payments, refunds))) = timeout(WITHIN, work.store().unsettled()).await {
-        UNSETTLED.with_label_values(&["payment"]).set(payments);
-        UNSETTLED.with_label_values(&["refund"]).set(refunds);
+    if let Ok(Ok(now)) = timeout(WITHIN, work.store().unsettled()).await {
+        UNSETTLED.with_label_values(&["payment"]).set(now.payments);
+        UNSETTLED.with_label_values(&["refund"]).set(now.refunds);
+        REFUNDS_REFUSED.set(now.refused);
     }
 }

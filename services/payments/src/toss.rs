@@ -116,6 +116,20 @@ impl Toss {
             .await
     }
 
+    /// Closes a virtual account that nobody has paid into. No account is named to which money would go back, so that
+    /// a deposit that has come meanwhile has the call refused.
+    pub async fn close(
+        &self,
+        payment_key: &str,
+        payment_id: Uuid,
+        attempt: i32,
+    ) -> Outcome<GatewayPayment> {
+        let body = json!({ "cancelReason": "the order can no longer be paid" });
+        let key = format!("close/{payment_id}/{attempt}");
+        self.post(&["v1", "payments", payment_key, "cancel"], key, &body)
+            .await
+    }
+
     /// The payment as the gateway has it; `None` if it has none. It is asked by order, as the gateway advises, and by
     /// the payment's own key if the order's newest payment is another one.
     pub async fn payment(

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::orders::{self, Answer, Orders};
-use crate::payment::{Payment, State, pause};
+use crate::payment::{DEPOSIT_OVERDUE, Payment, State, pause};
 use crate::store::{Intended, Store, StoreError};
 use crate::toss::{GatewayPayment, Outcome, Refusal, Standing, TRANSACTIONS_PAGE, Toss};
 
@@ -16,6 +17,8 @@ use crate::toss::{GatewayPayment, Outcome, Refusal, Standing, TRANSACTIONS_PAGE,
 const CALL_MARGIN: Duration = Duration::from_secs(5);
 /// How long after a payment's capture its transaction may be dated, or before it.
 const DATED_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// How long after its order's end a virtual account is looked at: whoever decides about the order then has decided.
+const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 /// Pages of transactions that are looked through for a capture: a minute's payments of a busy shop.
 const PAGES_MAX: usize = 20;
 
@@ -111,8 +114,8 @@ impl Work {
                 payment.amount,
             )
             .await;
-        match asked {
-            Ok(Answer::Pay) => {}
+        let pay_by = match asked {
+            Ok(Answer::Pay { by }) => by,
             Ok(Answer::Refused(refusal)) => {
                 self.store().abandon(payment.payment_id).await?;
                 return Ok(Step::OrderRefused(refusal));
@@ -123,8 +126,9 @@ impl Work {
                 self.postpone(payment, false, false).await?;
                 return Ok(Step::OrdersUnavailable);
             }
-        }
-        match self.store().intend(payment, self.times().call).await? {
+        };
+        let call = self.times().call;
+        match self.store().intend(payment, call, pay_by).await? {
             Intended::Yes => self.call(payment, false).await,
             Intended::AnotherFirst | Intended::Elsewhere => Ok(Step::Recorded),
         }
@@ -150,6 +154,7 @@ impl Work {
         };
         let standing = found.as_ref().map(GatewayPayment::standing);
         match (payment.state, standing, found) {
+            (State::Captured, Some(Standing::WaitingForDeposit), _) => self.reversed(payment).await,
             (State::Captured, _, Some(gateway)) => self.given_back(payment, &gateway).await,
             (
                 State::Captured | State::Refused,
@@ -160,6 +165,9 @@ impl Work {
             (State::Refused, ..) => self.store().rest(payment.payment_id).await,
             (State::Intent, Some(Standing::WaitingForDeposit), Some(gateway)) => {
                 self.waits(payment, &gateway).await
+            }
+            (State::Waiting, Some(Standing::WaitingForDeposit), _) if payment.overdue => {
+                self.close(payment).await
             }
             (_, Some(Standing::Failed(code)), _) if !payment.call_under_way => self
                 .store()
@@ -267,6 +275,46 @@ impl Work {
         Ok(())
     }
 
+    /// The order is over, and the guest hasn't paid: what would come now would only have to go back.
+    async fn close(&self, payment: &Payment) -> Result<(), StoreError> {
+        let closed = self
+            .inner
+            .toss
+            .close(&payment.payment_key, payment.payment_id, payment.attempt)
+            .await;
+        match closed {
+            Outcome::Done(gateway) => match gateway.standing() {
+                Standing::Failed(_) => {
+                    let code = DEPOSIT_OVERDUE;
+                    self.store().refuse(payment.payment_id, code).await?;
+                    Ok(())
+                }
+                Standing::Captured => self.captured(payment, &gateway).await,
+                _ => self.postpone(payment, true, true).await,
+            },
+            // Somebody has just paid, or the gateway can't: it is asked again, and takes deposits until then.
+            Outcome::Refused(refusal) => {
+                tracing::warn!(payment = %payment.payment_id, code = refusal.code, "a virtual account can't be closed");
+                self.postpone(payment, true, true).await
+            }
+            Outcome::Unknown(unknown) => {
+                tracing::warn!(payment = %payment.payment_id, %unknown, "a virtual account is closed later");
+                self.postpone(payment, unknown.answered, !unknown.keep_key)
+                    .await
+            }
+        }
+    }
+
+    /// The gateway took a deposit back that the ledger has. Nobody here can say what that means for the order, so a
+    /// person is told; should the deposit come again, that is over.
+    async fn reversed(&self, payment: &Payment) -> Result<(), StoreError> {
+        let poll = self.times().deposit_poll;
+        if self.store().reversed(payment.payment_id, poll).await? {
+            tracing::error!(payment = %payment.payment_id, "the gateway took a deposit back");
+        }
+        Ok(())
+    }
+
     /// Records a capture, and what was given back of it.
     async fn captured(
         &self,
@@ -356,12 +404,21 @@ impl Work {
         next_attempt: bool,
     ) -> Result<(), StoreError> {
         let pause = match payment.state {
-            State::Waiting => self.times().deposit_poll,
+            State::Waiting => self.deposit_pause(payment),
             _ => pause(payment.asks, self.times().pause_max),
         };
         self.store()
             .postpone(payment.payment_id, pause, call_over, next_attempt)
             .await
+    }
+
+    /// A virtual account is asked about at the end of its order at the latest, so that it is closed then.
+    fn deposit_pause(&self, payment: &Payment) -> Duration {
+        let poll = self.times().deposit_poll;
+        let pay_by = payment.pay_by.filter(|_| !payment.overdue);
+        let left = pay_by.map(|by| by.duration_since(Timestamp::now()));
+        let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
+        left.map_or(poll, |left| poll.min(left + OVERDUE_AFTER))
     }
 
     /// The payment as it is recorded.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::pricing::{Lowered, PricedNight};
 use crate::refunds::Policy;
-use crate::saga::{Progress, StepName};
+use crate::saga::{Phase, Progress, StepName};
 use crate::store::{HistoryEntry, Order};
 
 /// An order.
@@ -53,9 +53,33 @@ pub(super) struct OrderBody {
 #[schema(as = OrderPayment)]
 #[serde(rename_all = "camelCase")]
 struct PaymentBody {
-    #[schema(pattern = "^(NONE|IN_PROGRESS|CAPTURED|REFUNDING|REFUNDED|NOT_NEEDED)$")]
+    /// With `WAITING_FOR_DEPOSIT`, `virtualAccount` says where to pay. `REFUND_DELAYED`: the payment gateway refused to give
+    /// the money back, and a person sees to it.
+    #[schema(
+        pattern = "^(NONE|WAITING_FOR_DEPOSIT|IN_PROGRESS|CAPTURED|REFUNDING|REFUND_DELAYED|REFUNDED|NOT_NEEDED)$"
+    )]
     status: &'static str,
     captured: Krw,
+    /// Where to pay, while a deposit is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    virtual_account: Option<VirtualAccountBody>,
+}
+
+/// The account to pay into. What comes after `dueDate` is given back.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrderVirtualAccount)]
+#[serde(rename_all = "camelCase")]
+struct VirtualAccountBody {
+    /// The bank, by the payment gateway's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    bank_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    account_number: Option<String>,
+    /// The earlier of the account's own due date and the order's end.
+    due_date: Timestamp,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -92,12 +116,23 @@ struct EntryBody {
 impl From<Order> for OrderBody {
     fn from(order: Order) -> Self {
         let saga = &order.saga;
+        let waits = saga.phase() == Phase::AwaitingPayment;
+        let virtual_account = order
+            .deposit
+            .filter(|_| waits)
+            .map(|to| VirtualAccountBody {
+                bank_code: to.bank_code,
+                account_number: to.account_number,
+                due_date: saga.expires_at.min(to.due_at.unwrap_or(Timestamp::MAX)),
+            });
         let payment = match saga.steps[StepName::TakePayment] {
+            Progress::Todo if virtual_account.is_some() => "WAITING_FOR_DEPOSIT",
             Progress::Todo | Progress::Refused => "NONE",
             Progress::Skipped => "NOT_NEEDED",
             Progress::Asked => "IN_PROGRESS",
             Progress::Done => "CAPTURED",
             Progress::Undoing => "REFUNDING",
+            Progress::UndoRefused => "REFUND_DELAYED",
             Progress::Undone if saga.money.refunded.is_zero() => "CAPTURED",
             Progress::Undone => "REFUNDED",
         };
@@ -122,6 +157,7 @@ impl From<Order> for OrderBody {
             payment: PaymentBody {
                 status: payment,
                 captured: saga.money.captured,
+                virtual_account,
             },
             refund: saga.end.map(|_| RefundBody {
                 amount: saga.money.refund_due,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use chassis::http::{Json, Path};
 use chassis::problem::Problem;
+use jiff::Timestamp;
 use money::Krw;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -31,6 +32,8 @@ pub(super) struct BegunBody {
     order_id: Uuid,
     amount: Krw,
     payment_key: String,
+    /// Until when the order may be paid: no deposit need be waited for any longer.
+    expires_at: Timestamp,
 }
 
 /// `POST /internal/v1/orders/{orderId}/payment`: 200, and for the same payment again | 404 ORDER_NOT_FOUND |
@@ -51,5 +54,6 @@ pub(super) async fn begin(
         order_id,
         amount: order.saga.total,
         payment_key: body.payment_key,
+        expires_at: order.saga.expires_at,
     }))
 }

@@ -48,12 +48,24 @@ pub enum Event {
         /// Why.
         code: String,
     },
+    /// No money was taken yet: the guest is to pay it into an account.
+    DepositAwaited {
+        /// By which payment.
+        key: PaymentKey,
+    },
     /// Money went back.
     PaymentRefunded {
         /// Of which payment.
         key: PaymentKey,
         /// How much.
         amount: Krw,
+    },
+    /// Money doesn't go back, unless a person sees to it.
+    PaymentRefundRefused {
+        /// Of which payment.
+        key: PaymentKey,
+        /// Why.
+        code: String,
     },
     /// There is a booking.
     BookingConfirmed(Uuid),
@@ -83,7 +95,9 @@ impl Event {
             Self::PaymentAsked { .. } => "PAYMENT_BEGUN",
             Self::PaymentCaptured { .. } => "PAYMENT_CAPTURED",
             Self::PaymentRefused { .. } => "PAYMENT_REFUSED",
+            Self::DepositAwaited { .. } => "DEPOSIT_AWAITED",
             Self::PaymentRefunded { .. } => "PAYMENT_REFUNDED",
+            Self::PaymentRefundRefused { .. } => "REFUND_REFUSED",
             Self::BookingConfirmed(_) => "BOOKING_CONFIRMED",
             Self::BookingRefused => "BOOKING_REFUSED",
             Self::CancelAsked { .. } => "CANCEL_ASKED",
@@ -96,7 +110,8 @@ impl Event {
         match self {
             Self::HoldRefused(code)
             | Self::DiscountRefused(code)
-            | Self::PaymentRefused { code, .. } => Some(code.clone()),
+            | Self::PaymentRefused { code, .. }
+            | Self::PaymentRefundRefused { code, .. } => Some(code.clone()),
             Self::PaymentCaptured { amount, .. } | Self::PaymentRefunded { amount, .. } => {
                 Some(amount.to_string())
             }

@@ -86,6 +86,8 @@ pub enum Phase {
     Confirmed,
     /// Compensations are under way.
     Undoing(End),
+    /// Money that is to go back doesn't, and a person must see to it; all else is undone.
+    RefundRefused(End),
     /// Nothing is left of it.
     Ended(End),
 }
@@ -102,6 +104,9 @@ impl Phase {
             Self::Undoing(End::Cancelled) => "UNDOING_CANCELLED",
             Self::Undoing(End::Expired) => "UNDOING_EXPIRED",
             Self::Undoing(End::Failed) => "UNDOING_FAILED",
+            Self::RefundRefused(End::Cancelled) => "REFUND_REFUSED_CANCELLED",
+            Self::RefundRefused(End::Expired) => "REFUND_REFUSED_EXPIRED",
+            Self::RefundRefused(End::Failed) => "REFUND_REFUSED_FAILED",
             Self::Ended(end) => end.as_str(),
         }
     }
@@ -113,13 +118,16 @@ impl Phase {
             Self::Holding => "PENDING",
             Self::AwaitingPayment | Self::Paying | Self::Confirming => "AWAITING_PAYMENT",
             Self::Confirmed => "CONFIRMED",
-            Self::Undoing(end) | Self::Ended(end) => end.as_str(),
+            Self::Undoing(end) | Self::RefundRefused(end) | Self::Ended(end) => end.as_str(),
         }
     }
 
     /// Nothing more is to happen by itself.
     pub fn is_at_rest(self) -> bool {
-        matches!(self, Self::Confirmed | Self::Ended(_))
+        matches!(
+            self,
+            Self::Confirmed | Self::RefundRefused(_) | Self::Ended(_)
+        )
     }
 }
 
@@ -189,6 +197,8 @@ impl Saga {
                 |name: StepName| matches!(self.steps[name], Progress::Asked | Progress::Undoing);
             return if StepName::ALL.into_iter().any(under_way) {
                 Phase::Undoing(end)
+            } else if self.steps[StepName::TakePayment] == Progress::UndoRefused {
+                Phase::RefundRefused(end)
             } else {
                 Phase::Ended(end)
             };
@@ -212,7 +222,7 @@ impl Saga {
             Phase::AwaitingPayment => Some(self.expires_at),
             Phase::Paying => Some(self.money.settled_by.unwrap_or(self.expires_at)),
             Phase::Confirming | Phase::Undoing(_) => Some(remind_at),
-            Phase::Confirmed | Phase::Ended(_) => None,
+            Phase::Confirmed | Phase::RefundRefused(_) | Phase::Ended(_) => None,
         }
     }
 }

@@ -126,18 +126,21 @@ pub enum Progress {
     Refused,
     /// Its compensation is asked for.
     Undoing,
+    /// Its compensation was refused, and waits for a person.
+    UndoRefused,
     /// Nothing is left of it.
     Undone,
 }
 
 impl Progress {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Todo,
         Self::Skipped,
         Self::Asked,
         Self::Done,
         Self::Refused,
         Self::Undoing,
+        Self::UndoRefused,
         Self::Undone,
     ];
 
@@ -150,6 +153,7 @@ impl Progress {
             Self::Done => "DONE",
             Self::Refused => "REFUSED",
             Self::Undoing => "UNDOING",
+            Self::UndoRefused => "UNDO_REFUSED",
             Self::Undone => "UNDONE",
         }
     }

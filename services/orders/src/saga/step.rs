@@ -31,7 +31,9 @@ pub fn step(saga: Saga, now: Timestamp, event: &Event) -> Stepped {
 
 /// Whether an order may go from one phase to another.
 pub fn allowed(from: Phase, to: Phase) -> bool {
-    use Phase::{AwaitingPayment, Confirmed, Confirming, Ended, Holding, Paying, Undoing};
+    use Phase::{
+        AwaitingPayment, Confirmed, Confirming, Ended, Holding, Paying, RefundRefused, Undoing,
+    };
     match (from, to) {
         // An order that costs nothing has no payment to wait for.
         (Holding, AwaitingPayment | Confirming)
@@ -45,6 +47,8 @@ pub fn allowed(from: Phase, to: Phase) -> bool {
         (Holding | Confirming, Ended(End::Failed)) => true,
         // The way back is a late capture, which is refunded.
         (Undoing(from), Ended(to)) | (Ended(from), Undoing(to)) => from == to,
+        // A person has the money given back after all.
+        (Undoing(from), RefundRefused(to)) | (RefundRefused(from), Ended(to)) => from == to,
         _ => false,
     }
 }
@@ -79,8 +83,12 @@ impl Next {
                 settled_by,
             } => self.pay(now, key, *amount, *settled_by),
             Event::PaymentCaptured { key, amount } => self.captured(key, *amount),
-            Event::PaymentRefused { key, .. } => self.payment_refused(key),
+            // Until the deposit comes, nothing is under way: the order may be paid, and time may end it.
+            Event::PaymentRefused { key, .. } | Event::DepositAwaited { key } => {
+                self.payment_over(key)
+            }
             Event::PaymentRefunded { key, amount } => self.refunded(key, *amount),
+            Event::PaymentRefundRefused { key, .. } => self.refund_refused(key),
             Event::CancelAsked { refund } => self.cancel(*refund),
             Event::Due => self.due(now),
         }
@@ -212,8 +220,12 @@ impl Next {
         let phase = self.saga.phase();
         let known = self.saga.money.payment_key.as_ref() == Some(key);
         let refusal = match phase {
-            Phase::Undoing(End::Expired) | Phase::Ended(End::Expired) => Refusal::Expired,
-            Phase::Holding | Phase::Undoing(_) | Phase::Ended(_) => Refusal::NotPayable,
+            Phase::Undoing(End::Expired)
+            | Phase::RefundRefused(End::Expired)
+            | Phase::Ended(End::Expired) => Refusal::Expired,
+            Phase::Holding | Phase::Undoing(_) | Phase::RefundRefused(_) | Phase::Ended(_) => {
+                Refusal::NotPayable
+            }
             _ if amount != self.saga.total => Refusal::AmountMismatch,
             Phase::Paying | Phase::Confirming | Phase::Confirmed if known => {
                 return Verdict::Unchanged;
@@ -237,7 +249,7 @@ impl Next {
         let progress = *self.progress(StepName::TakePayment);
         let captured_before = matches!(
             progress,
-            Progress::Done | Progress::Undoing | Progress::Undone
+            Progress::Done | Progress::Undoing | Progress::UndoRefused | Progress::Undone
         );
         if captured_before && self.saga.money.payment_key.as_ref() == Some(key) {
             return Verdict::Unchanged;
@@ -278,7 +290,7 @@ impl Next {
         self.saga.money.settled_by = None;
     }
 
-    fn payment_refused(&mut self, key: &PaymentKey) -> Verdict {
+    fn payment_over(&mut self, key: &PaymentKey) -> Verdict {
         let under_way = *self.progress(StepName::TakePayment) == Progress::Asked;
         if !under_way || self.saga.money.payment_key.as_ref() != Some(key) {
             return Verdict::Unchanged;
@@ -291,17 +303,35 @@ impl Next {
         if self.saga.money.payment_key.as_ref() != Some(key) {
             return Verdict::Unchanged;
         }
-        let verdict = self.undone(StepName::TakePayment);
-        if verdict == Verdict::Changed {
-            self.saga.money.refunded = amount;
+        // A person may have given back what the gateway had refused to.
+        let progress = self.progress(StepName::TakePayment);
+        if !matches!(progress, Progress::Undoing | Progress::UndoRefused) {
+            return Verdict::Unchanged;
         }
-        verdict
+        *progress = Progress::Undone;
+        self.saga.money.refunded = amount;
+        Verdict::Changed
+    }
+
+    /// The money isn't asked back again: whatever is wrong, time doesn't mend it.
+    fn refund_refused(&mut self, key: &PaymentKey) -> Verdict {
+        let own = self.saga.money.payment_key.as_ref() == Some(key);
+        let progress = self.progress(StepName::TakePayment);
+        if !own || *progress != Progress::Undoing {
+            return Verdict::Unchanged;
+        }
+        *progress = Progress::UndoRefused;
+        Verdict::Changed
     }
 
     fn cancel(&mut self, refund: Krw) -> Verdict {
         match self.saga.phase() {
-            Phase::Undoing(End::Cancelled) | Phase::Ended(End::Cancelled) => Verdict::Unchanged,
-            Phase::Undoing(_) | Phase::Ended(_) => Verdict::Refused(Refusal::NotCancellable),
+            Phase::Undoing(End::Cancelled)
+            | Phase::RefundRefused(End::Cancelled)
+            | Phase::Ended(End::Cancelled) => Verdict::Unchanged,
+            Phase::Undoing(_) | Phase::RefundRefused(_) | Phase::Ended(_) => {
+                Verdict::Refused(Refusal::NotCancellable)
+            }
             phase => {
                 // Before there is a booking, nothing can be kept of what was paid.
                 let captured = self.saga.money.captured;

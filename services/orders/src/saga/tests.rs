@@ -213,6 +213,37 @@ fn a_refused_payment_leaves_time_for_another() {
 }
 
 #[test]
+fn an_order_whose_deposit_is_awaited_may_be_paid_and_may_expire() {
+    let waits = || Event::DepositAwaited { key: key("pay") };
+    let mut order = Order::after(good_way().into_iter().take(4));
+    assert_eq!(order.on(1, waits()), Verdict::Changed);
+    assert_eq!(order.saga.phase(), Phase::AwaitingPayment);
+    assert_eq!(order.saga.due_at(at(60)), Some(at(EXPIRES)));
+    // In time: it is set aside again, and paid.
+    let mut paid = Order {
+        saga: order.saga.clone(),
+        asked: Vec::new(),
+    };
+    assert_eq!(paid.on(EXPIRES - 1, asked("pay")), Verdict::Changed);
+    assert_eq!(paid.on(EXPIRES, Event::Due), Verdict::Unchanged);
+    paid.on(EXPIRES + 1, captured("pay"));
+    assert_eq!(paid.saga.phase(), Phase::Confirming);
+    assert_eq!(paid.on(EXPIRES + 2, waits()), Verdict::Unchanged, "late");
+    // Too late: it goes back.
+    order.on(EXPIRES, Event::Due);
+    assert_eq!(
+        order.on(EXPIRES + 1, asked("pay")),
+        Verdict::Refused(Refusal::Expired)
+    );
+    order.on(EXPIRES + 1, captured("pay"));
+    let refund = Effect::Refund {
+        key: key("pay"),
+        amount: krw(TOTAL),
+    };
+    assert_eq!(order.asked, [refund]);
+}
+
+#[test]
 fn an_outcome_that_never_comes_does_not_hold_an_order_for_ever() {
     let mut order = Order::after(good_way().into_iter().take(4));
     assert_eq!(order.saga.due_at(at(60)), Some(at(SETTLED)));
@@ -245,6 +276,37 @@ fn a_late_capture_is_refunded_once() {
     };
     order.on(SETTLED + 4, refunded);
     assert_eq!(order.saga.phase(), Phase::Ended(End::Expired));
+}
+
+#[test]
+fn a_refund_that_is_refused_waits_for_a_person() {
+    let mut order = Order::after(good_way());
+    order.on(1, Event::CancelAsked { refund: krw(TOTAL) });
+    let refused = Event::PaymentRefundRefused {
+        key: key("pay"),
+        code: "NOT_CANCELABLE_PAYMENT".to_owned(),
+    };
+    assert_eq!(order.on(2, refused.clone()), Verdict::Changed);
+    assert_eq!(order.saga.phase(), Phase::Undoing(End::Cancelled));
+    order.on(3, Event::NightsReleased);
+    order.on(3, Event::DiscountReleased);
+    assert_eq!(order.saga.phase(), Phase::RefundRefused(End::Cancelled));
+    assert_eq!(order.saga.phase().status(), "CANCELLED");
+    assert_eq!(order.saga.due_at(at(60)), None, "time doesn't mend it");
+    assert_eq!(order.on(4, refused), Verdict::Unchanged, "said again");
+    assert_eq!(
+        order.on(5, asked("other")),
+        Verdict::Refused(Refusal::NotPayable)
+    );
+    let again = Event::CancelAsked { refund: krw(TOTAL) };
+    assert_eq!(order.on(5, again), Verdict::Unchanged);
+    let refunded = Event::PaymentRefunded {
+        key: key("pay"),
+        amount: krw(TOTAL),
+    };
+    assert_eq!(order.on(6, refunded), Verdict::Changed, "by hand");
+    assert_eq!(order.saga.phase(), Phase::Ended(End::Cancelled));
+    assert_eq!(order.saga.money.refunded, krw(TOTAL));
 }
 
 #[test]
@@ -310,7 +372,12 @@ fn what_costs_nothing_needs_no_payment() {
 
 #[test]
 fn progress_is_read_as_it_is_written() {
-    for progress in [Progress::Todo, Progress::Asked, Progress::Undone] {
+    for progress in [
+        Progress::Todo,
+        Progress::Asked,
+        Progress::UndoRefused,
+        Progress::Undone,
+    ] {
         assert_eq!(Progress::parse(progress.as_str()), Some(progress));
     }
     assert_eq!(Progress::parse("done"), None);
@@ -333,9 +400,14 @@ fn any_event() -> impl Strategy<Value = Event> {
             key: key("a"),
             code: code()
         }),
+        Just(Event::DepositAwaited { key: key("a") }),
         Just(Event::PaymentRefunded {
             key: key("a"),
             amount: krw(TOTAL)
+        }),
+        Just(Event::PaymentRefundRefused {
+            key: key("a"),
+            code: code()
         }),
         Just(Event::BookingConfirmed(Uuid::nil())),
         Just(Event::BookingRefused),

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Order;
+use super::{Deposit, Order};
 use crate::pricing::Price;
 use crate::refunds::Policy;
 use crate::saga::{End, Money, PaymentKey, Progress, Saga, StepName, Steps};
@@ -42,6 +42,7 @@ pub(super) struct Row {
     pub(super) captured: i64,
     pub(super) refund_due: i64,
     pub(super) refunded: i64,
+    pub(super) deposit: Option<Json<Deposit>>,
     pub(super) expires_at: OffsetDateTime,
     pub(super) reminders: i32,
     pub(super) created_at: OffsetDateTime,
@@ -99,6 +100,7 @@ impl TryFrom<Row> for Order {
                 },
                 booking: row.booking_id,
             },
+            deposit: row.deposit.map(|json| json.0),
             reminders: row.reminders.unsigned_abs(),
             created_at: timestamp(row.created_at),
             confirmed_at: row.confirmed_at.map(timestamp),

@@ -97,6 +97,55 @@ async fn a_confirmed_order_is_refunded_by_the_rules() {
 }
 
 #[tokio::test]
+async fn a_refund_that_is_refused_stands_in_the_history_until_a_person_gives_the_money_back() {
+    let platform = Platform::start().await;
+    let guest = platform.guest();
+    let order = platform.confirmed(&guest, "pay").await;
+    let order_id = OrderId(order);
+    platform.cancel(&guest, order).await.ok(200);
+    let refund = platform.command(order, "refund").await;
+    let refund_id = refund["refundId"].as_str().unwrap().parse().unwrap();
+    platform
+        .reply(OrderReply::NightsReleased { order_id })
+        .await;
+    let refused = OrderReply::PaymentRefundRefused {
+        order_id,
+        refund_id,
+        code: "NOT_CANCELABLE_PAYMENT".to_owned(),
+    };
+    platform.reply(refused).await;
+    let phase = "REFUND_REFUSED_CANCELLED";
+    let shown = platform.until_phase(&guest, order, phase).await;
+    assert_eq!(shown["status"], "CANCELLED");
+    assert_eq!(shown["payment"]["status"], "REFUND_DELAYED");
+    assert_eq!(shown["refund"]["refunded"], 0);
+    let history = shown["history"].as_array().unwrap();
+    let said: Vec<&serde_json::Value> = history
+        .iter()
+        .filter(|entry| entry["event"] == "REFUND_REFUSED")
+        .collect();
+    assert_eq!(said.len(), 1, "{history:?}");
+    assert_eq!(said[0]["detail"], "NOT_CANCELABLE_PAYMENT");
+    let due: Option<bool> =
+        sqlx::query_scalar("SELECT due_at IS NULL FROM orders WHERE order_id = $1")
+            .bind(order)
+            .fetch_one(&platform.pool)
+            .await
+            .unwrap();
+    assert_eq!(due, Some(true), "nobody is reminded of it");
+
+    let refunded = OrderReply::PaymentRefunded {
+        order_id,
+        refund_id,
+        amount: krw(total()),
+    };
+    platform.reply(refunded).await;
+    let shown = platform.until_phase(&guest, order, "CANCELLED").await;
+    assert_eq!(shown["payment"]["status"], "REFUNDED");
+    assert_eq!(shown["refund"]["refunded"], total());
+}
+
+#[tokio::test]
 async fn only_its_guest_may_and_only_while_it_stands() {
     let platform = Platform::start().await;
     let guest = platform.guest();

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use events::saga::{OrderId, OrderReply};
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::platform::{LONG, Platform, krw, total};
+use crate::platform::{Guest, LONG, Platform, krw, total};
 
 #[tokio::test]
 async fn a_payment_is_let_through_once() {
@@ -103,6 +104,97 @@ async fn a_refused_payment_leaves_time_for_another() {
         .pay(&guest, order, "account", total())
         .await
         .ok(200);
+}
+
+/// An order whose guest was given a virtual account to pay into.
+async fn awaiting_a_deposit(platform: &Platform, guest: &Guest, due_at: Timestamp) -> Uuid {
+    let order = platform.held(guest).await;
+    let begun = platform.pay(guest, order, "account", total()).await.ok(200);
+    let shown = platform.show(guest, order).await;
+    assert_eq!(begun["expiresAt"], shown["expiresAt"]);
+    let awaited = OrderReply::DepositAwaited {
+        order_id: OrderId(order),
+        payment_key: "account".to_owned(),
+        bank_code: Some("20".to_owned()),
+        account_number: Some("X00000000000001".to_owned()),
+        due_at_ms: Some(due_at.as_millisecond()),
+    };
+    platform.reply(awaited).await;
+    let shown = platform.until_phase(guest, order, "AWAITING_PAYMENT").await;
+    let last = shown["history"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["event"], "DEPOSIT_AWAITED");
+    assert_eq!(shown["payment"]["status"], "WAITING_FOR_DEPOSIT");
+    order
+}
+
+#[tokio::test]
+async fn a_guest_sees_where_and_until_when_to_deposit_and_a_deposit_in_time_pays() {
+    let platform = Platform::start().await;
+    let guest = platform.guest();
+    let week = Timestamp::now() + SignedDuration::from_hours(7 * 24);
+    let order = awaiting_a_deposit(&platform, &guest, week).await;
+    let shown = platform.show(&guest, order).await;
+    let account = json!({
+        "bankCode": "20",
+        "accountNumber": "X00000000000001",
+        "dueDate": shown["expiresAt"],
+    });
+    assert_eq!(shown["payment"]["virtualAccount"], account);
+
+    platform
+        .pay(&guest, order, "account", total())
+        .await
+        .ok(200);
+    let shown = platform.show(&guest, order).await;
+    assert_eq!(
+        shown["payment"],
+        json!({"status": "IN_PROGRESS", "captured": 0})
+    );
+    platform.captured(order, "account").await;
+    platform.command(order, "confirm").await;
+}
+
+#[tokio::test]
+async fn an_account_that_ends_before_its_order_is_shown_with_its_own_end_and_then_no_more() {
+    let platform = Platform::start().await;
+    let guest = platform.guest();
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 60).unwrap();
+    let order = awaiting_a_deposit(&platform, &guest, soon).await;
+    let shown = platform.show(&guest, order).await;
+    let due = &shown["payment"]["virtualAccount"]["dueDate"];
+    assert_eq!(due, &json!(soon));
+    let over = OrderReply::PaymentRefused {
+        order_id: OrderId(order),
+        payment_key: "account".to_owned(),
+        code: "EXPIRED".to_owned(),
+    };
+    platform.reply(over).await;
+    platform
+        .until_it(&guest, order, |shown| shown["payment"]["status"] == "NONE")
+        .await;
+    platform.pay(&guest, order, "card", total()).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_deposit_after_the_end_of_its_order_goes_back() {
+    let platform = Platform::start().await;
+    let guest = platform.guest();
+    let week = Timestamp::now() + SignedDuration::from_hours(7 * 24);
+    let order = awaiting_a_deposit(&platform, &guest, week).await;
+    platform.end_window(Duration::ZERO).await;
+    let shown = platform.until(&guest, order, "EXPIRED").await;
+    assert_eq!(
+        shown["payment"],
+        json!({"status": "NONE", "captured": 0}),
+        "nobody is to pay any more"
+    );
+    platform
+        .pay(&guest, order, "account", total())
+        .await
+        .is(409, "ORDER_EXPIRED");
+    platform.captured(order, "account").await;
+    let refund = platform.command(order, "refund").await;
+    assert_eq!(refund["amount"], json!(total()));
 }
 
 #[tokio::test]

@@ -314,7 +314,13 @@ impl Platform {
         .await
     }
 
-    async fn until_it(&self, guest: &Guest, order: Uuid, holds: impl Fn(&Value) -> bool) -> Value {
+    /// Waits until an order is as it should be; the order.
+    pub(crate) async fn until_it(
+        &self,
+        guest: &Guest,
+        order: Uuid,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Value {
         eventually(PATIENCE, async || {
             let shown = self.show(guest, order).await;
             if holds(&shown) { Ok(shown) } else { Err(shown) }

@@ -38,7 +38,10 @@ async fn a_paid_order_with_a_coupon_is_confirmed() {
     platform.until(&guest, order, "AWAITING_PAYMENT").await;
 
     let begun = platform.pay(&guest, order, "pay-1", amount).await.ok(200);
-    let expected = json!({"orderId": order, "amount": amount, "paymentKey": "pay-1"});
+    let shown = platform.show(&guest, order).await;
+    let expected = json!({
+        "orderId": order, "amount": amount, "paymentKey": "pay-1", "expiresAt": shown["expiresAt"],
+    });
     assert_eq!(begun, expected);
     let captured = OrderReply::PaymentCaptured {
         order_id,

@@ -7,6 +7,7 @@ use chassis::auth::Caller;
 use chassis::http::{Json, Mistakes};
 use chassis::problem::Problem;
 use chassis::refusals;
+use chassis::telemetry;
 use jiff::Timestamp;
 use money::Krw;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use super::problems::{
     AMOUNT_MISMATCH, ORDER_EXPIRED, ORDER_NOT_FOUND, ORDER_NOT_PAYABLE, PAYMENT_GATEWAY,
     PAYMENT_PENDING, PAYMENT_REFUSED, PAYMENT_UNKNOWN, amount_mismatch, order_not_found, unknown,
 };
-use crate::payment::{ANOTHER_PAYMENT, DepositTo, Payment, State as PaymentState};
+use crate::payment::{ANOTHER_PAYMENT, Payment, State as PaymentState};
 use crate::store::{Begun, StoreError};
 use crate::work::{Step, Work};
 
@@ -64,7 +65,18 @@ pub(crate) struct Confirmed {
     approved_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    virtual_account: Option<DepositTo>,
+    virtual_account: Option<VirtualAccount>,
+}
+
+/// The account to pay into. What comes after `dueDate` is given back.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct VirtualAccount {
+    /// The bank, by the gateway's code.
+    bank_code: Option<String>,
+    account_number: Option<String>,
+    /// The earlier of the gateway's own due date and the order's end.
+    due_date: Option<Timestamp>,
 }
 
 impl Confirm {
@@ -131,13 +143,13 @@ pub(crate) async fn confirm(
     let (tell, told) = oneshot::channel::<Result<Step, StoreError>>();
     let (paying, worker) = (payment.clone(), work.clone());
     // It goes on when the guest goes away: an answer must not be lost for a closed browser.
-    payments.tasks.spawn(async move {
+    payments.tasks.spawn(telemetry::propagate(async move {
         let step = worker.pay(&paying).await;
         drop(room);
         if let Err(Err(error)) = tell.send(step) {
             tracing::warn!(payment = %paying.payment_id, %error, "a payment is left to the settler");
         }
-    });
+    }));
     match timeout_at(deadline, told).await {
         Ok(Ok(Ok(Step::Recorded))) => settled(&work, payment, deadline).await,
         Ok(Ok(Ok(Step::OrderRefused(refusal)))) => Err(refusal.into()),
@@ -190,6 +202,15 @@ async fn settled(
 }
 
 fn shown(payment: Payment, status: &'static str) -> Confirmed {
+    let due_date = payment.deposit_by();
+    let virtual_account = payment
+        .deposit_to
+        .filter(|_| payment.state == PaymentState::Waiting)
+        .map(|to| VirtualAccount {
+            bank_code: to.bank_code,
+            account_number: to.account_number,
+            due_date,
+        });
     Confirmed {
         order_id: payment.order_id,
         payment_key: payment.payment_key,
@@ -198,9 +219,7 @@ fn shown(payment: Payment, status: &'static str) -> Confirmed {
         method: payment.method,
         provider: payment.provider,
         approved_at: payment.approved_at,
-        virtual_account: (payment.state == PaymentState::Waiting)
-            .then_some(payment.deposit_to)
-            .flatten(),
+        virtual_account,
     }
 }
 

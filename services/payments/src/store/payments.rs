@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use events::outbox;
 use events::saga::{ORDER_REPLIES, OrderId, OrderReply};
+use jiff::Timestamp;
 use money::Krw;
 use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, secs, while_doing};
 use crate::ledger::{self, Journal, Movement, database_time, timestamp};
 use crate::metrics::PAYMENTS;
-use crate::payment::{ANOTHER_PAYMENT, DepositTo, Payment, State, WAITING_FOR_DEPOSIT};
+use crate::payment::{ANOTHER_PAYMENT, DepositTo, Payment, State};
 use crate::toss::{GatewayPayment, means_of};
 
 /// A forged webhook can't have the gateway asked about a payment more often than this.
@@ -38,6 +39,17 @@ pub enum Intended {
 
 /// Payments that the settler is to ask about.
 pub type Due = Vec<Payment>;
+
+/// What waits to be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Payments whose outcome isn't known although no call is under way.
+    pub payments: i64,
+    /// Refunds likewise.
+    pub refunds: i64,
+    /// Refunds that were refused, and whose money is still here.
+    pub refused: i64,
+}
 
 /// Who sent a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +80,8 @@ pub(super) struct Row {
     pub(super) approved_at: Option<time::OffsetDateTime>,
     pub(super) asks: i32,
     pub(super) call_under_way: bool,
+    pub(super) pay_by: Option<time::OffsetDateTime>,
+    pub(super) overdue: bool,
 }
 
 impl From<Row> for Payment {
@@ -94,6 +108,8 @@ impl From<Row> for Payment {
             approved_at: row.approved_at.map(timestamp),
             asks: row.asks,
             call_under_way: row.call_under_way,
+            pay_by: row.pay_by.map(timestamp),
+            overdue: row.overdue,
         }
     }
 }
@@ -142,7 +158,8 @@ impl Store {
             Row,
             r#"SELECT payment_id, order_id, user_id, payment_key, amount, state, attempt, captured, method, provider,
                       secret, refund_account, deposit_to, refusal, approved_at, asks,
-                      call_until > now() AS "call_under_way!"
+                      call_until > now() AS "call_under_way!", pay_by,
+                      coalesce(pay_by < now() - interval '4 seconds', false) AS "overdue!"
                FROM payments WHERE order_id = $1 AND payment_key = $2"#,
             order_id,
             payment_key,
@@ -166,14 +183,21 @@ impl Store {
     }
 
     /// Records that the gateway is about to be called. Guards "at most one capture per order": the unique index lets
-    /// one payment of an order be an intent, wait or be captured.
-    pub async fn intend(&self, payment: &Payment, call: Duration) -> Result<Intended, StoreError> {
+    /// one payment of an order be an intent, wait or be captured. `pay_by` is how long the order may be paid.
+    pub async fn intend(
+        &self,
+        payment: &Payment,
+        call: Duration,
+        pay_by: Option<Timestamp>,
+    ) -> Result<Intended, StoreError> {
         let intended = sqlx::query!(
             "UPDATE payments SET state = 'INTENT', asks = 0, updated_at = now(), last_asked_at = now(),
-                 call_until = now() + make_interval(secs => $2), next_ask_at = now() + make_interval(secs => $2)
+                 call_until = now() + make_interval(secs => $2), next_ask_at = now() + make_interval(secs => $2),
+                 pay_by = $3
              WHERE payment_id = $1 AND state = 'ASKING'",
             payment.payment_id,
             secs(call),
+            pay_by.map(database_time),
         )
         .execute(&self.pool)
         .await;
@@ -252,7 +276,8 @@ impl Store {
         Ok(true)
     }
 
-    /// A virtual account was issued. `orders` is told that nothing was captured, so that the order may expire.
+    /// A virtual account was issued. `orders` is told where the guest is to pay, and that nothing was captured, so that
+    /// the order may expire. It is asked about every `poll`, and when the order's time is over.
     pub async fn wait_for_deposit(
         &self,
         payment_id: Uuid,
@@ -267,10 +292,16 @@ impl Store {
             due_date: account.due_date.clone(),
         });
         let refund_account = account.and_then(|account| account.refund_receive_account.clone());
+        let due_at = deposit_to.as_ref().and_then(DepositTo::due_at);
+        let (bank_code, account_number) = account.map_or((None, None), |account| {
+            (account.bank_code.clone(), account.account_number.clone())
+        });
         let mut tx = self.pool.begin().await.map_err(while_doing(doing))?;
         let waiting = sqlx::query!(
             "UPDATE payments SET state = 'WAITING', method = $2, secret = $3, deposit_to = $4, refund_account = $5,
-                 next_ask_at = now() + make_interval(secs => $6), asks = 0, updated_at = now(), call_until = now()
+                 next_ask_at = least(now() + make_interval(secs => $6),
+                     greatest(coalesce(pay_by, 'infinity'), now()) + interval '5 seconds'),
+                 asks = 0, updated_at = now(), call_until = now()
              WHERE payment_id = $1 AND state = 'INTENT'
              RETURNING order_id, payment_key",
             payment_id,
@@ -284,10 +315,12 @@ impl Store {
         .await
         .map_err(while_doing(doing))?;
         let Some(row) = waiting else { return Ok(false) };
-        let reply = OrderReply::PaymentRefused {
+        let reply = OrderReply::DepositAwaited {
             order_id: OrderId(row.order_id),
             payment_key: row.payment_key,
-            code: WAITING_FOR_DEPOSIT.to_owned(),
+            bank_code,
+            account_number,
+            due_at_ms: due_at.map(Timestamp::as_millisecond),
         };
         tell_orders(&mut tx, row.order_id, &reply, doing).await?;
         tx.commit().await.map_err(while_doing(doing))?;
@@ -346,16 +379,52 @@ impl Store {
         Ok(won)
     }
 
-    /// Nothing more is to be asked about a payment whose outcome is known.
+    /// Nothing more is to be asked about a payment whose outcome is known, and that the gateway has as the ledger does.
     pub async fn rest(&self, payment_id: Uuid) -> Result<(), StoreError> {
+        let doing = "let a payment rest";
         sqlx::query!(
             "UPDATE payments SET next_ask_at = NULL WHERE payment_id = $1 AND state IN ('CAPTURED', 'REFUSED')",
             payment_id,
         )
         .execute(&self.pool)
         .await
-        .map_err(while_doing("let a payment rest"))?;
+        .map_err(while_doing(doing))?;
+        sqlx::query!(
+            "UPDATE discrepancies d SET resolved_at = now() FROM journals j
+             WHERE j.payment_id = $1 AND d.transaction_key = j.transaction_key
+                 AND d.kind = 'DEPOSIT_REVERSED' AND d.resolved_at IS NULL",
+            payment_id,
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(while_doing(doing))?;
         Ok(())
+    }
+
+    /// The gateway took a captured deposit back: its journal stands, so the two differ. It is asked about again after
+    /// `poll`. False if that was known.
+    pub async fn reversed(&self, payment_id: Uuid, poll: Duration) -> Result<bool, StoreError> {
+        let doing = "note that a deposit was taken back";
+        let noted = sqlx::query!(
+            "INSERT INTO discrepancies (transaction_key, kind)
+             SELECT transaction_key, 'DEPOSIT_REVERSED' FROM journals WHERE payment_id = $1 AND kind = 'CAPTURE'
+             ON CONFLICT (transaction_key) DO UPDATE SET kind = excluded.kind, resolved_at = NULL
+                 WHERE discrepancies.kind <> excluded.kind OR discrepancies.resolved_at IS NOT NULL",
+            payment_id,
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(while_doing(doing))?;
+        sqlx::query!(
+            "UPDATE payments SET next_ask_at = now() + make_interval(secs => $2)
+             WHERE payment_id = $1 AND state = 'CAPTURED'",
+            payment_id,
+            secs(poll),
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(while_doing(doing))?;
+        Ok(noted.rows_affected() == 1)
     }
 
     /// Takes payments to ask about, each for one settler at a time: for as long as `lease` they aren't due.
@@ -369,7 +438,8 @@ impl Store {
                WHERE p.payment_id = due.payment_id
                RETURNING p.payment_id, order_id, user_id, payment_key, amount, state, attempt, captured, method,
                    provider, secret, refund_account, deposit_to, refusal, approved_at, asks,
-                   call_until > now() AS "call_under_way!""#,
+                   call_until > now() AS "call_under_way!", pay_by,
+                   coalesce(pay_by < now() - interval '4 seconds', false) AS "overdue!""#,
             max,
             secs(lease),
         )
@@ -426,18 +496,24 @@ impl Store {
         Ok(WebhookSender::Believable)
     }
 
-    /// How many payments and refunds aren't settled although no call is under way.
-    pub async fn unsettled(&self) -> Result<(i64, i64), StoreError> {
+    /// What waits to be settled.
+    pub async fn unsettled(&self) -> Result<Unsettled, StoreError> {
         let row = sqlx::query!(
             r#"SELECT (SELECT count(*) FROM payments WHERE state IN ('ASKING', 'INTENT') AND next_ask_at IS NOT NULL
                            AND call_until < now()) AS "payments!",
                       (SELECT count(*) FROM refunds WHERE state = 'INTENT' AND next_ask_at IS NOT NULL
-                           AND call_until < now()) AS "refunds!""#,
+                           AND call_until < now()) AS "refunds!",
+                      (SELECT count(*) FROM refunds r JOIN payments p USING (payment_id)
+                       WHERE r.state = 'REFUSED' AND r.amount <= p.captured - p.refunded) AS "refused!""#,
         )
         .fetch_one(&self.pool)
         .await
         .map_err(while_doing("count what isn't settled"))?;
-        Ok((row.payments, row.refunds))
+        Ok(Unsettled {
+            payments: row.payments,
+            refunds: row.refunds,
+            refused: row.refused,
+        })
     }
 }
 

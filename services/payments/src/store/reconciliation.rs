@@ -17,11 +17,18 @@ pub enum Kind {
     NoTransaction,
     /// They have it with different amounts.
     Amount,
+    /// The gateway took a deposit back after the ledger had it.
+    DepositReversed,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 3] = [Self::NoJournal, Self::NoTransaction, Self::Amount];
+    pub const ALL: [Self; 4] = [
+        Self::NoJournal,
+        Self::NoTransaction,
+        Self::Amount,
+        Self::DepositReversed,
+    ];
 
     /// As the database has it.
     pub fn as_str(self) -> &'static str {
@@ -29,6 +36,7 @@ impl Kind {
             Self::NoJournal => "NO_JOURNAL",
             Self::NoTransaction => "NO_TRANSACTION",
             Self::Amount => "AMOUNT",
+            Self::DepositReversed => "DEPOSIT_REVERSED",
         }
     }
 }

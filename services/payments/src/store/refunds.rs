@@ -47,20 +47,22 @@ pub async fn accept(
     .fetch_optional(&mut **tx)
     .await?;
     let known = sqlx::query!(
-        "SELECT state, amount FROM refunds WHERE refund_id = $1",
+        "SELECT state, amount, refusal FROM refunds WHERE refund_id = $1",
         refund_id
     )
     .fetch_optional(&mut **tx)
     .await?;
     if let Some(known) = known {
-        if known.state == "DONE" {
-            let reply = OrderReply::PaymentRefunded {
+        let reply = match known.state.as_str() {
+            "DONE" => OrderReply::PaymentRefunded {
                 order_id: OrderId(order_id),
                 refund_id,
                 amount: won_of(known.amount),
-            };
-            outbox::put(tx, ORDER_REPLIES, &order_id.to_string(), &reply).await?;
-        }
+            },
+            "REFUSED" => refused(order_id, refund_id, &known.refusal.unwrap_or_default()),
+            _ => return Ok(Accepted::Known),
+        };
+        outbox::put(tx, ORDER_REPLIES, &order_id.to_string(), &reply).await?;
         return Ok(Accepted::Known);
     }
     let refusal = match &payment {
@@ -85,6 +87,8 @@ pub async fn accept(
     .execute(&mut **tx)
     .await?;
     if let Some(refusal) = refusal {
+        let reply = refused(order_id, refund_id, refusal);
+        outbox::put(tx, ORDER_REPLIES, &order_id.to_string(), &reply).await?;
         return Ok(Accepted::Refused(refusal));
     }
     sqlx::query!(
@@ -95,6 +99,14 @@ pub async fn accept(
     .execute(&mut **tx)
     .await?;
     Ok(Accepted::Promised)
+}
+
+fn refused(order_id: Uuid, refund_id: Uuid, code: &str) -> OrderReply {
+    OrderReply::PaymentRefundRefused {
+        order_id: OrderId(order_id),
+        refund_id,
+        code: code.to_owned(),
+    }
 }
 
 impl Store {
@@ -123,7 +135,7 @@ impl Store {
             Row,
             r#"SELECT payment_id, order_id, user_id, payment_key, amount, state, attempt, captured, method, provider,
                       secret, refund_account, deposit_to, refusal, approved_at, asks,
-                      call_until > now() AS "call_under_way!"
+                      call_until > now() AS "call_under_way!", pay_by, false AS "overdue!"
                FROM payments WHERE payment_id = ANY($1)"#,
             &ids,
         )
@@ -186,7 +198,7 @@ impl Store {
         Ok(())
     }
 
-    /// The gateway won't give it back: what was promised is free again, and a person must look.
+    /// The gateway won't give it back: what was promised is free again, `orders` is told, and a person must look.
     pub async fn refuse_refund(&self, refund_id: Uuid, code: &str) -> Result<bool, StoreError> {
         let doing = "record a refused refund";
         let mut tx = self.pool.begin().await.map_err(while_doing(doing))?;
@@ -199,29 +211,31 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await
         .map_err(while_doing(doing))?;
-        let refused = sqlx::query!(
+        let first = sqlx::query!(
             "WITH refused AS (
                  UPDATE refunds SET state = 'REFUSED', refusal = $2, next_ask_at = NULL, updated_at = now()
                  WHERE refund_id = $1 AND state = 'INTENT' RETURNING payment_id, amount
              )
              UPDATE payments p SET refunded = p.refunded - refused.amount, updated_at = now()
-             FROM refused WHERE p.payment_id = refused.payment_id",
+             FROM refused WHERE p.payment_id = refused.payment_id
+             RETURNING p.order_id",
             refund_id,
             code,
         )
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await
         .map_err(while_doing(doing))?;
+        let Some(row) = first else { return Ok(false) };
+        let reply = refused(row.order_id, refund_id, code);
+        tell_orders(&mut tx, row.order_id, &reply, doing).await?;
         tx.commit().await.map_err(while_doing(doing))?;
-        let first = refused.rows_affected() == 1;
-        if first {
-            REFUNDS.with_label_values(&["refused"]).inc();
-        }
-        Ok(first)
+        REFUNDS.with_label_values(&["refused"]).inc();
+        Ok(true)
     }
 
     /// Posts a movement that gave money back: one of our refunds, whose answer goes to `orders`, or one that somebody
-    /// made at the gateway. False if it was posted before.
+    /// made at the gateway. What somebody gives back there is the refund that had been refused, if there is one of just
+    /// this amount. False if it was posted before.
     pub async fn given_back(&self, payment: &Payment, cancel: &Cancel) -> Result<bool, StoreError> {
         let doing = "record a refund";
         let Some(transaction_key) = cancel.transaction_key.clone() else {
@@ -237,22 +251,23 @@ impl Store {
         .map_err(while_doing(doing))?;
         // Only the first movement of a refund settles it; another one of the same refund would be a double one, and is
         // posted as what it is.
-        let refund = match cancel.refund_id() {
-            None => None,
-            Some(refund_id) => sqlx::query!(
-                "UPDATE refunds SET state = 'DONE', transaction_key = $2, next_ask_at = NULL, updated_at = now()
-                 WHERE refund_id = $1 AND payment_id = $3 AND state = 'INTENT' AND amount = $4
-                 RETURNING refund_id",
-                refund_id,
-                transaction_key,
-                payment.payment_id,
-                cancel.cancel_amount,
-            )
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(while_doing(doing))?
-            .map(|row| row.refund_id),
-        };
+        let settled = sqlx::query!(
+            r#"UPDATE refunds r SET state = 'DONE', transaction_key = $2, next_ask_at = NULL, updated_at = now()
+               FROM (SELECT refund_id, state FROM refunds
+                     WHERE payment_id = $3 AND amount = $4 AND state IN ('INTENT', 'REFUSED')
+                         AND (refund_id = $1 OR ($1::uuid IS NULL AND state = 'REFUSED'))
+                     ORDER BY created_at LIMIT 1) before
+               WHERE r.refund_id = before.refund_id
+               RETURNING r.refund_id, before.state = 'INTENT' AS "promised!""#,
+            cancel.refund_id(),
+            transaction_key,
+            payment.payment_id,
+            cancel.cancel_amount,
+        )
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(while_doing(doing))?;
+        let refund = settled.as_ref().map(|row| row.refund_id);
         let journal = Journal {
             payment_id: payment.payment_id,
             order_id: payment.order_id,
@@ -268,26 +283,24 @@ impl Store {
             // Rolls back: posted before, its refund is settled.
             return Ok(false);
         }
-        match refund {
-            Some(refund_id) => {
-                let reply = OrderReply::PaymentRefunded {
-                    order_id: OrderId(payment.order_id),
-                    refund_id,
-                    amount: won_of(cancel.cancel_amount),
-                };
-                tell_orders(&mut tx, payment.order_id, &reply, doing).await?;
-            }
-            // Not promised before. If promises stand that leave no room, this fails and is tried again after them.
-            None => {
-                sqlx::query!(
-                    "UPDATE payments SET refunded = refunded + $2, updated_at = now() WHERE payment_id = $1",
-                    payment.payment_id,
-                    cancel.cancel_amount,
-                )
-                .execute(&mut *tx)
-                .await
-                .map_err(while_doing(doing))?;
-            }
+        if let Some(refund_id) = refund {
+            let reply = OrderReply::PaymentRefunded {
+                order_id: OrderId(payment.order_id),
+                refund_id,
+                amount: won_of(cancel.cancel_amount),
+            };
+            tell_orders(&mut tx, payment.order_id, &reply, doing).await?;
+        }
+        // Not promised before. If promises stand that leave no room, this fails and is tried again after them.
+        if settled.is_none_or(|refund| !refund.promised) {
+            sqlx::query!(
+                "UPDATE payments SET refunded = refunded + $2, updated_at = now() WHERE payment_id = $1",
+                payment.payment_id,
+                cancel.cancel_amount,
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(while_doing(doing))?;
         }
         tx.commit().await.map_err(while_doing(doing))?;
         if refund.is_some() {

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ struct Order {
     amount: i64,
     paying: Option<String>,
     expired: bool,
+    expires_at: Timestamp,
 }
 
 #[derive(Default)]
@@ -67,6 +69,7 @@ impl OrdersFixture {
             amount,
             paying: None,
             expired: false,
+            expires_at: Timestamp::now() + SignedDuration::from_mins(15),
         };
         self.shared.orders.lock().unwrap().insert(id, order);
         id
@@ -80,6 +83,17 @@ impl OrdersFixture {
             .get_mut(&order)
             .unwrap()
             .expired = true;
+    }
+
+    /// Lets the order be payable for so long from now.
+    pub fn payable_for(&self, order: Uuid, time: SignedDuration) {
+        let mut orders = self.shared.orders.lock().unwrap();
+        orders.get_mut(&order).unwrap().expires_at = Timestamp::now() + time;
+    }
+
+    /// Until when the order may be paid.
+    pub fn expires_at(&self, order: Uuid) -> Timestamp {
+        self.shared.orders.lock().unwrap()[&order].expires_at
     }
 
     /// As a refused payment's reply does.
@@ -141,6 +155,11 @@ async fn begin(
         None if order.expired => return problem(409, "ORDER_EXPIRED"),
         _ => order.paying = Some(begin.payment_key.clone()),
     }
-    Json(json!({"orderId": id, "amount": order.amount, "paymentKey": begin.payment_key}))
-        .into_response()
+    let body = json!({
+        "orderId": id,
+        "amount": order.amount,
+        "paymentKey": begin.payment_key,
+        "expiresAt": order.expires_at,
+    });
+    Json(body).into_response()
 }

@@ -13,6 +13,14 @@ async fn captured(world: &World, amount: i64) -> (Uuid, String) {
     (order, key)
 }
 
+fn refused(order: Uuid, refund: Uuid, code: &str) -> OrderReply {
+    OrderReply::PaymentRefundRefused {
+        order_id: events::saga::OrderId(order),
+        refund_id: refund,
+        code: code.to_owned(),
+    }
+}
+
 #[tokio::test]
 async fn of_two_refunds_of_60_on_100_one_is_refused() {
     let world = World::start().await;
@@ -22,6 +30,8 @@ async fn of_two_refunds_of_60_on_100_one_is_refused() {
     world.refund(order, second, 60).await;
     world.until_refund(first, "DONE").await;
     world.until_refund(second, "REFUSED").await;
+    let replies = world.until_replies(order, 3).await;
+    assert!(replies.contains(&refused(order, second, "EXCEEDS_CAPTURE")));
     assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 40);
     world.books_are_true().await;
 }
@@ -87,23 +97,62 @@ async fn a_refund_of_what_was_never_captured_is_refused() {
     let order = Uuid::now_v7();
     let refund = Uuid::now_v7();
     world.refund(order, refund, 10).await;
-    world.until_refund(refund, "REFUSED").await;
+    let answer = refused(order, refund, "NOTHING_CAPTURED");
+    assert_eq!(
+        world.until_replies(order, 1).await,
+        std::slice::from_ref(&answer)
+    );
+    world.refund(order, refund, 10).await;
+    assert_eq!(world.until_replies(order, 2).await[1], answer, "again");
+}
+
+#[tokio::test]
+async fn a_refund_that_the_gateway_refuses_is_told_and_so_is_what_a_person_gives_back_after_all() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 1_000).await;
+    let refund = Uuid::now_v7();
+    world.gateway.set_faults(Faults {
+        refuse_cancel: 1.0,
+        refuse_cancel_code: "NOT_CANCELABLE_PAYMENT".to_owned(),
+        ..Faults::default()
+    });
+    world.refund(order, refund, 600).await;
+    let replies = world.until_replies(order, 2).await;
+    assert_eq!(replies[1], refused(order, refund, "NOT_CANCELABLE_PAYMENT"));
+    eventually(PATIENCE, async || {
+        let text = world.metrics().await;
+        text.contains("quokka_refunds_refused 1\n").then_some(())
+    })
+    .await;
+    world.gateway.set_faults(Faults::default());
+    world.refund(order, refund, 600).await;
+    let again = world.until_replies(order, 3).await;
+    assert_eq!(again[2], replies[1], "asked again, it is what it was");
+
+    // Another amount is something else.
+    world.give_back_by_hand(&key, 100).await;
+    world.give_back_by_hand(&key, 600).await;
+    let told = world.until_replies(order, 4).await;
+    let refunded = OrderReply::PaymentRefunded {
+        order_id: events::saga::OrderId(order),
+        refund_id: refund,
+        amount: money::Krw::new(600).unwrap(),
+    };
+    assert_eq!(told[3], refunded);
+    assert_eq!(world.number("SELECT refunded FROM payments").await, 700);
+    eventually(PATIENCE, async || {
+        let text = world.metrics().await;
+        text.contains("quokka_refunds_refused 0\n").then_some(())
+    })
+    .await;
+    world.books_are_true().await;
 }
 
 #[tokio::test]
 async fn money_given_back_at_the_gateway_by_hand_is_posted_too() {
     let world = World::start().await;
     let (_, key) = captured(&world, 1_000).await;
-    let cancel = format!("{}/v1/payments/{key}/cancel", world.gateway.url());
-    let response = world
-        .client
-        .post(cancel)
-        .basic_auth("test_sk_of_tests", Some(""))
-        .json(&serde_json::json!({"cancelReason": "by phone", "cancelAmount": 250}))
-        .send()
-        .await
-        .unwrap();
-    assert!(response.status().is_success());
+    world.give_back_by_hand(&key, 250).await;
     eventually(PATIENCE, async || {
         world
             .number("SELECT count(*) FROM journals WHERE kind = 'REFUND'")

@@ -2,6 +2,7 @@
 
 use events::saga::OrderReply;
 use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 use testkit::eventually;
 use toss_simulator::{Faults, Means, Status};
 use uuid::Uuid;
@@ -213,10 +214,33 @@ async fn a_virtual_account_waits_and_a_late_deposit_is_a_capture_that_orders_is_
         (200, Some("WAITING_FOR_DEPOSIT")),
         "{answer:?}"
     );
-    assert!(answer.body["virtualAccount"]["accountNumber"].is_string());
-    let replies = world.until_replies(order, 1).await;
+    let account = &answer.body["virtualAccount"];
+    let by = world.orders.expires_at(order);
+    let told: Timestamp = account["dueDate"].as_str().unwrap().parse().unwrap();
+    // In whole seconds, and never later.
+    let apart = by.duration_since(told);
     assert!(
-        matches!(&replies[..], [OrderReply::PaymentRefused { code, .. }] if code == "WAITING_FOR_DEPOSIT")
+        (SignedDuration::ZERO..SignedDuration::from_secs(1)).contains(&apart),
+        "the order's end is {by}, {told} was told"
+    );
+    let replies = world.until_replies(order, 1).await;
+    let [
+        OrderReply::DepositAwaited {
+            account_number,
+            bank_code,
+            due_at_ms,
+            ..
+        },
+    ] = &replies[..]
+    else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(account["accountNumber"].as_str(), account_number.as_deref());
+    assert_eq!(account["bankCode"].as_str(), bank_code.as_deref());
+    let week = Timestamp::now() + SignedDuration::from_hours(6 * 24);
+    assert!(
+        due_at_ms.unwrap() > week.as_millisecond(),
+        "the gateway's own"
     );
     world.books_are_true().await;
 
@@ -245,4 +269,80 @@ async fn a_deposit_in_time_sets_the_order_aside_first() {
     world.gateway.deposit(&key).unwrap();
     world.until_state(&key, "CAPTURED").await;
     assert_eq!(world.orders.paying(order).as_deref(), Some(key.as_str()));
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_paid_into_is_closed_when_its_order_is_over() {
+    let world = World::start().await;
+    let (order, key) = world.order(60_000, Means::VirtualAccount);
+    world
+        .orders
+        .payable_for(order, SignedDuration::from_millis(500));
+    world.confirm(order, &key, 60_000).await;
+    world.until_state(&key, "REFUSED").await;
+    assert_eq!(
+        world.gateway.payment(&key).unwrap().status,
+        Status::Canceled
+    );
+    assert!(
+        world.gateway.deposit(&key).is_err(),
+        "nobody can pay any more"
+    );
+    let replies = world.until_replies(order, 2).await;
+    // Or, where the webhook was faster, as the gateway says it.
+    assert!(
+        matches!(&replies[1], OrderReply::PaymentRefused { code, .. }
+            if code == "DEPOSIT_OVERDUE" || code == "CANCELED")
+    );
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_deposit_at_the_last_moment_is_captured_and_not_closed() {
+    let world = World::start().await;
+    let (order, key) = world.order(60_000, Means::VirtualAccount);
+    world
+        .orders
+        .payable_for(order, SignedDuration::from_millis(500));
+    world.confirm(order, &key, 60_000).await;
+    world.until_replies(order, 1).await;
+    world.orders.wait_again(order);
+    // No webhook tells of it: it is found when the account would be closed.
+    world.gateway.set_faults(Faults {
+        webhooks_lost: 1.0,
+        ..Faults::default()
+    });
+    world.gateway.deposit(&key).unwrap();
+    world.until_state(&key, "CAPTURED").await;
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_deposit_that_the_gateway_takes_back_is_a_difference_until_it_comes_again() {
+    let world = World::start().await;
+    let (order, key) = world.order(60_000, Means::VirtualAccount);
+    world.confirm(order, &key, 60_000).await;
+    world.until_replies(order, 1).await;
+    world.orders.wait_again(order);
+    world.gateway.deposit(&key).unwrap();
+    world.until_state(&key, "CAPTURED").await;
+
+    world.gateway.reverse_deposit(&key).unwrap();
+    let reversed = "quokka_payment_discrepancies{kind=\"deposit_reversed\"}";
+    let shows = async |count: u32| {
+        eventually(PATIENCE, async || {
+            let text = world.metrics().await;
+            let expected = format!("{reversed} {count}\n");
+            text.contains(&expected).then_some(())
+        })
+        .await;
+    };
+    shows(1).await;
+    // Nothing of the ledger is rewritten, and nothing is captured twice.
+    assert_eq!(world.number("SELECT count(*) FROM journals").await, 1);
+    world.until_state(&key, "CAPTURED").await;
+    world.gateway.deposit(&key).unwrap();
+    shows(0).await;
+    let captures: Vec<OrderReply> = world.until_replies(order, 2).await;
+    assert_eq!(captures.len(), 2, "{captures:?}");
 }

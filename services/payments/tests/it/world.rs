@@ -24,6 +24,17 @@ use crate::orders::OrdersFixture;
 /// A condition that does not come true is a failure after this long.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const SECRET_KEY: &str = "test_sk_of_tests";
+/// Remembers what the service said. The tests share their topics, so that the services of other tests, which know
+/// nothing of an order, answer what it is asked for as well.
+const REMEMBER: &str = "
+CREATE TABLE IF NOT EXISTS said (id uuid NOT NULL);
+CREATE OR REPLACE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO said VALUES ((NEW.payload::jsonb ->> 'id')::uuid);
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER remember AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION remember();
+";
 
 /// A running service. It dies like a killed process: nothing of it runs on.
 pub struct Service {
@@ -64,7 +75,7 @@ pub struct World {
     group: String,
     producer: FutureProducer,
     replies: BatchConsumer,
-    seen: Mutex<Vec<OrderReply>>,
+    seen: Mutex<Vec<Envelope<OrderReply>>>,
     pub client: reqwest::Client,
 }
 
@@ -149,6 +160,7 @@ impl World {
     /// Another process on the same database.
     pub async fn start_service(&mut self, settings: &[(&str, &str)]) {
         let service = self.another(settings).await;
+        sqlx::raw_sql(REMEMBER).execute(&self.pool).await.unwrap();
         let webhooks = format!("http://{}/v1/payments/webhooks/toss", service.http);
         self.gateway.send_webhooks_to(webhooks);
         self.service = Some(service);
@@ -283,21 +295,37 @@ impl World {
         self.producer.send(record, PATIENCE).await.unwrap();
     }
 
-    /// The replies about an order so far, in order.
+    /// Somebody gives money back at the gateway itself.
+    pub async fn give_back_by_hand(&self, key: &str, amount: i64) {
+        let response = self
+            .client
+            .post(format!("{}/v1/payments/{key}/cancel", self.gateway.url()))
+            .basic_auth(SECRET_KEY, Some(""))
+            .json(&json!({"cancelReason": "by phone", "cancelAmount": amount}))
+            .send()
+            .await
+            .unwrap();
+        assert!(response.status().is_success());
+    }
+
+    /// The service's replies about an order so far, in order.
     pub async fn replies(&self, order: Uuid) -> Vec<OrderReply> {
         let batches = self
             .replies
             .next_batch(1_000, 1 << 20, Duration::from_millis(50))
             .await
             .unwrap();
+        let said: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM said")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
         let mut seen = self.seen.lock().unwrap();
         for record in batches.into_iter().flat_map(|batch| batch.records) {
-            let envelope: Envelope<OrderReply> = serde_json::from_slice(&record.value).unwrap();
-            seen.push(envelope.body);
+            seen.push(serde_json::from_slice(&record.value).unwrap());
         }
         seen.iter()
-            .filter(|reply| reply.order_id().0 == order)
-            .cloned()
+            .filter(|reply| reply.body.order_id().0 == order && said.contains(&reply.id))
+            .map(|reply| reply.body.clone())
             .collect()
     }
 

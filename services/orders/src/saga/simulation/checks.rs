@@ -57,6 +57,15 @@ impl World {
                         && order.payments.captured == total
                 }
                 Phase::Ended(_) => !stands(booked) && !stands(claim.held) && net == order.kept,
+                // What is still to go back is what the gateway refused, and not a won more.
+                Phase::RefundRefused(_) => {
+                    let refused = order.payments.refused.as_ref();
+                    let refused = refused.map_or(0, |(_, amount)| amount.get());
+                    !stands(booked)
+                        && !stands(claim.held)
+                        && refused > 0
+                        && net == order.kept + refused
+                }
                 _ => false,
             };
             if !well {

@@ -138,7 +138,7 @@ fn every_planted_bug_is_found() {
 #[test]
 fn the_worlds_see_every_end_and_every_race() {
     let mut seen = seen::Seen::default();
-    for seed in 0..400 {
+    for seed in 0..600 {
         let mut world = World::new(seed, None, false);
         world.run().expect("seeds pass");
         seen.add(&world.seen);

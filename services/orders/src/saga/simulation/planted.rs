@@ -28,6 +28,8 @@ pub(super) enum Planted {
     RefundsTwice,
     /// An order that fails after it was paid keeps the money.
     FailureKeepsMoney,
+    /// A refund that the gateway refuses counts as made.
+    RefusedRefundForgotten,
     /// Messages go out though the state they belong to is lost.
     SentBeforeCommit,
     /// Booking frees nights as often as it is told to.
@@ -41,7 +43,7 @@ pub(super) enum Planted {
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::NightsNotReleased,
         Self::DiscountNotReleased,
         Self::LateCaptureKept,
@@ -51,6 +53,7 @@ impl Planted {
         Self::DiscountNotRedeemed,
         Self::RefundsTwice,
         Self::FailureKeepsMoney,
+        Self::RefusedRefundForgotten,
         Self::SentBeforeCommit,
         Self::FreesTwice,
         Self::RefundsTooMuch,
@@ -121,6 +124,12 @@ pub(super) fn step_with(
             Progress::Done,
             &Effect::Ask(Command::RedeemDiscount),
         ),
+        Planted::RefusedRefundForgotten => {
+            let progress = &mut stepped.saga.steps[StepName::TakePayment];
+            if *progress == Progress::UndoRefused {
+                *progress = Progress::Undone;
+            }
+        }
         Planted::FailureKeepsMoney if *event == Event::BookingRefused => {
             let is_refund = |effect: &Effect| matches!(effect, Effect::Refund { .. });
             if stepped.effects.iter().any(is_refund) {

@@ -6,7 +6,7 @@ use super::super::{End, Event, Phase, Refusal, Verdict};
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen([u64; SEEN.len()]);
 
-const SEEN: [&str; 14] = [
+const SEEN: [&str; 18] = [
     "confirmed",
     "cancelled before payment",
     "cancelled while paying",
@@ -16,15 +16,19 @@ const SEEN: [&str; 14] = [
     "failed",
     "late capture",
     "payment refused by the gateway",
+    "a deposit awaited",
+    "paid by a deposit",
     "payment refused for its time",
     "payment refused for its amount",
     "booking refused",
     "reminded",
+    "refund refused",
+    "refunded after a refusal",
     "an event after the end",
 ];
 
 impl Seen {
-    fn note(&mut self, what: &str) {
+    pub(super) fn note(&mut self, what: &str) {
         if let Some(index) = SEEN.iter().position(|name| *name == what) {
             self.0[index] += 1;
         }
@@ -44,7 +48,10 @@ impl Seen {
 impl Seen {
     /// Notes what an event came to.
     pub(super) fn event(&mut self, before: Phase, after: Phase, event: &Event, verdict: Verdict) {
-        let ended = matches!(before, Phase::Undoing(_) | Phase::Ended(_));
+        let ended = matches!(
+            before,
+            Phase::Undoing(_) | Phase::RefundRefused(_) | Phase::Ended(_)
+        );
         match (before, after, event) {
             (_, Phase::Confirmed, _) if before != after => self.note("confirmed"),
             (Phase::Confirmed, Phase::Undoing(End::Cancelled), _) => {
@@ -65,6 +72,13 @@ impl Seen {
             }
             (_, _, Event::PaymentCaptured { .. }) if ended && verdict == Verdict::Changed => {
                 self.note("late capture");
+            }
+            (_, Phase::RefundRefused(_), _) if before != after => self.note("refund refused"),
+            (Phase::RefundRefused(_), Phase::Ended(_), _) => {
+                self.note("refunded after a refusal");
+            }
+            (Phase::Paying, Phase::AwaitingPayment, Event::DepositAwaited { .. }) => {
+                self.note("a deposit awaited");
             }
             (Phase::Paying, Phase::AwaitingPayment, _) => {
                 self.note("payment refused by the gateway");

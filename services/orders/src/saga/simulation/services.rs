@@ -15,8 +15,10 @@ pub(super) const ALLOTMENT: i64 = 3;
 pub(super) const CLAIMS: usize = 4;
 
 /// How often, of a hundred, booking finds a hold gone, and promotions a claim over.
-const HOLD_GONE: u64 = 3;
+const HOLD_GONE: u64 = 4;
 const CLAIM_OVER: u64 = 3;
+/// How often, of a hundred, the gateway refuses a refund.
+const REFUND_REFUSED: u64 = 20;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Kept {
@@ -177,6 +179,8 @@ impl Promotions {
 pub(super) enum Known {
     /// The gateway was asked.
     Asked,
+    /// A virtual account waits.
+    Waiting,
     Captured,
     Refused,
 }
@@ -188,12 +192,15 @@ pub(super) struct Payments {
     pub(super) captured: i64,
     pub(super) refunded: i64,
     refunds: Vec<PaymentKey>,
+    /// What the gateway refuses to give back, for good.
+    pub(super) refused: Option<(PaymentKey, Krw)>,
 }
 
 impl Payments {
     pub(super) fn clear(&mut self) {
         self.refunds.clear();
         self.payment = None;
+        self.refused = None;
         (self.captured, self.refunded) = (0, 0);
     }
 
@@ -207,13 +214,29 @@ impl Payments {
     pub(super) fn is_unsettled(&self) -> bool {
         self.payment
             .as_ref()
-            .is_some_and(|(_, known)| *known == Known::Asked)
+            .is_some_and(|(_, known)| matches!(known, Known::Asked | Known::Waiting))
     }
 
-    /// The gateway's answer to the payment under way.
-    pub(super) fn settle(&mut self, captured: bool, amount: Krw) -> Option<Event> {
+    /// The payment whose deposit is waited for.
+    pub(super) fn waiting(&self) -> Option<PaymentKey> {
+        let (key, known) = self.payment.as_ref()?;
+        (*known == Known::Waiting).then(|| key.clone())
+    }
+
+    /// The gateway issues a virtual account instead of taking money.
+    pub(super) fn wait_for_deposit(&mut self) -> Option<Event> {
         let (key, known) = self.payment.as_mut()?;
         if *known != Known::Asked {
+            return None;
+        }
+        *known = Known::Waiting;
+        Some(Event::DepositAwaited { key: key.clone() })
+    }
+
+    /// The gateway's answer to the payment under way, or what came of its virtual account.
+    pub(super) fn settle(&mut self, captured: bool, amount: Krw) -> Option<Event> {
+        let (key, known) = self.payment.as_mut()?;
+        if !matches!(known, Known::Asked | Known::Waiting) {
             return None;
         }
         let key = key.clone();
@@ -235,7 +258,23 @@ impl Payments {
         key: &PaymentKey,
         amount: Krw,
         planted: Option<Planted>,
+        faults: Option<&mut Random>,
     ) -> Event {
+        let known = self.refunds.contains(key);
+        if !known && faults.is_some_and(|random| random.percent(REFUND_REFUSED)) {
+            self.refunds.push(key.clone());
+            self.refused = Some((key.clone(), amount));
+        }
+        if self
+            .refused
+            .as_ref()
+            .is_some_and(|(refused, _)| refused == key)
+        {
+            return Event::PaymentRefundRefused {
+                key: key.clone(),
+                code: String::new(),
+            };
+        }
         let again = planted == Some(Planted::RefundsTwice);
         if again || !self.refunds.contains(key) {
             self.refunds.push(key.clone());
@@ -245,5 +284,12 @@ impl Payments {
             key: key.clone(),
             amount,
         }
+    }
+
+    /// A person gives back what was refused, at the gateway itself; `payments` sees it and tells.
+    pub(super) fn give_back_by_hand(&mut self) -> Option<Event> {
+        let (key, amount) = self.refused.take()?;
+        self.refunded += amount.get();
+        Some(Event::PaymentRefunded { key, amount })
     }
 }

@@ -183,17 +183,18 @@ impl World {
         let order = self.random.below(ORDERS_PER_WORLD as u64) as usize;
         let peer = PEERS[self.random.below(3) as usize];
         match self.random.below(100) {
-            0..6 => self.happens(order, &Event::Placed, true).map(drop),
-            6..40 => self.command(order, peer),
-            40..74 => self.reply(order, peer),
-            74..83 => self.pay(order),
-            83..86 => self.settle(order),
-            86..87 => self.cancel(order),
-            87..93 => {
+            0..4 => self.happens(order, &Event::Placed, true).map(drop),
+            4..38 => self.command(order, peer),
+            38..72 => self.reply(order, peer),
+            72..81 => self.pay(order),
+            81..84 => self.settle(order),
+            84..85 => self.cancel(order),
+            85..91 => {
                 let commits = !self.random.percent(10);
                 self.happens(order, &Event::Due, commits).map(drop)
             }
-            93..95 => {
+            91..94 => self.give_back_by_hand(order),
+            94..96 => {
                 self.booking.sweep(&mut self.orders[order].nights, self.now);
                 Ok(())
             }
@@ -287,7 +288,11 @@ impl World {
             }
             Effect::Ask(Command::RedeemDiscount) => self.promotions.redeem(discount),
             Effect::Ask(Command::ReleaseDiscount) => self.promotions.release(discount),
-            Effect::Refund { key, amount } => order.payments.refund(key, *amount, planted),
+            Effect::Refund { key, amount } => {
+                order
+                    .payments
+                    .refund(key, *amount, planted, random.as_deref_mut())
+            }
             Effect::Ask(Command::Refund) => return Err(format!("order {index}: {message:?}")),
         };
         if let Some(story) = &mut self.story {
@@ -367,10 +372,38 @@ impl World {
     /// The gateway's answer becomes known, maybe when nobody waits for it any more.
     fn settle(&mut self, index: usize) -> Result<(), String> {
         let captured = self.random.percent(75);
+        let deposit_later = self.random.percent(15);
+        if let Some(key) = self.orders[index].payments.waiting()
+            && captured
+        {
+            // A deposit came: the order is set aside for it again, unless it is over.
+            let event = Event::PaymentAsked {
+                key,
+                amount: self.orders[index].saga.total,
+                settled_by: at(self.now + SETTLE),
+            };
+            if self.happens(index, &event, true)? == Verdict::Changed {
+                self.seen.note("paid by a deposit");
+            }
+        }
         let order = &mut self.orders[index];
-        if let Some(reply) = order.payments.settle(captured, order.saga.total) {
+        let waits = deposit_later.then(|| order.payments.wait_for_deposit());
+        let reply = match waits.flatten() {
+            Some(waits) => Some(waits),
+            None => order.payments.settle(captured, order.saga.total),
+        };
+        if let Some(reply) = reply {
             let random = self.faults.then_some(&mut self.random);
             // Payments doesn't say it again: it is the outbox that must not lose it.
+            order.replies[Peer::Payments as usize].send(reply, false, random);
+        }
+        Ok(())
+    }
+
+    fn give_back_by_hand(&mut self, index: usize) -> Result<(), String> {
+        let order = &mut self.orders[index];
+        if let Some(reply) = order.payments.give_back_by_hand() {
+            let random = self.faults.then_some(&mut self.random);
             order.replies[Peer::Payments as usize].send(reply, false, random);
         }
         Ok(())
