@@ -1,11 +1,9 @@
-//! Every SQL statement of promotions.
-//!
-//! Whoever changes claims or counts them locks the sale's row first: what is looked at, checked and written is then
-//! one step, and a lock is never waited for in the other order. Who locks several does so in the order of their uids.
+//! Every SQL statement of promotions. Which rows are locked for what, and in which order, says [`locks`].
 
 mod batch;
 mod claims;
 mod endings;
+mod locks;
 mod recovery;
 mod reservations;
 mod sales;

@@ -19,8 +19,8 @@ use super::metrics;
 use crate::reservations::Desk;
 use crate::store;
 
-/// Most commands of one transaction: what it saves is commits, what it costs is how long their sales stay locked for
-/// the log's reader.
+/// Most commands of one transaction: what it saves is commits, what it costs is how long their claims stay locked for
+/// whoever would end them.
 const BATCH_MAX: usize = 50;
 
 /// Whose offsets those of the commands are: those of one platform.

@@ -1,6 +1,6 @@
 //! One transaction for a batch of records of one sale: look, apply, write, and move the positions on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use events::{ClaimTaken, SaleEvent};
 use sale_stock::books::SaleKind;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Doing, Store, StoreError,
     claims::{entry, slot},
-    count, instant, sales,
+    count, instant, locks, sales,
 };
 use crate::ledger::core::{
     self, Applied, Dropped, Effect, End, Known, LogPosition, Progress, State,
@@ -135,7 +135,7 @@ impl Terms {
     }
 }
 
-/// Locks the sale and reads what the records name.
+/// Locks the sale, and the claims that may end, and reads what the records name.
 async fn load(
     tx: &mut PgConnection,
     uid: SaleUid,
@@ -183,6 +183,9 @@ async fn load(
     if claims.is_empty() {
         return Ok(Some((terms, state)));
     }
+    // Orders take claims without the sale's lock: one that is read as returnable must stay so until it has ended. What
+    // else is read of claims, that they are active and in which slot, no order changes.
+    locks::claims(tx, &returned(records)).await?;
     // Whatever a record may meet: the claims it names, and what is active for the users who claim.
     let known = sqlx::query!(
         r#"SELECT claim_id, user_id, slot, status, ended_at IS NOT NULL AS "ended!" FROM claims
@@ -234,6 +237,16 @@ fn named(records: &[BatchRecord]) -> (Vec<Uuid>, Vec<Uuid>) {
     users.sort_unstable();
     users.dedup();
     (claims, users)
+}
+
+/// The claims that the records give back.
+fn returned(records: &[BatchRecord]) -> Vec<Uuid> {
+    let events = records.iter().filter_map(|record| record.event.as_ref());
+    let returns = events.filter_map(|event| match event {
+        SaleEvent::Returns(returns) => Some(returns),
+        SaleEvent::Claims { .. } | SaleEvent::Voids { .. } | SaleEvent::Fence(_) => None,
+    });
+    returns.flatten().map(|returned| returned.claim.0).collect()
 }
 
 /// The rows that a batch writes, each once: a claim that is taken and given back within a batch is inserted as ended.
@@ -289,12 +302,16 @@ impl Writes {
     }
 
     async fn end(&self, tx: &mut PgConnection, terms: &Terms) -> Result<(), StoreError> {
-        // A return only: an expiry does not come by the log.
-        let claims: Vec<Uuid> = self.ended.keys().map(|claim| claim.0).collect();
+        // A return only: an expiry does not come by the log. What the batch itself has taken is inserted as ended.
+        let taken: HashSet<ClaimId> = self.inserted.iter().map(|(claim, _)| claim.claim).collect();
+        let before = self.ended.keys().filter(|claim| !taken.contains(claim));
+        let claims: Vec<Uuid> = before.map(|claim| claim.0).collect();
         if claims.is_empty() {
             return Ok(());
         }
-        sqlx::query!(
+        let doing = "end returned claims";
+        // The compare and set. Each of them is one unit less in the sale's count.
+        let done = sqlx::query!(
             "UPDATE claims SET status = 'RETURNED', ended_at = $2
             WHERE claim_id = ANY($1) AND status = 'ACCEPTED'",
             &claims,
@@ -302,8 +319,14 @@ impl Writes {
         )
         .execute(tx)
         .await
-        .doing("end returned claims")?;
-        Ok(())
+        .doing(doing)?;
+        if done.rows_affected() == claims.len() as u64 {
+            Ok(())
+        } else {
+            // Somebody has changed claims without their locks.
+            let reason = format!("{} of {} claims ended", done.rows_affected(), claims.len());
+            Err(sqlx::Error::Protocol(reason)).doing(doing)
+        }
     }
 
     async fn insert(

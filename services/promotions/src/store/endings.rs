@@ -4,7 +4,7 @@ use sale_stock::{ClaimId, EntryRef, SaleUid, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{ClaimStatus, Doing, Store, StoreError, claims::entry};
+use super::{ClaimStatus, Doing, Store, StoreError, claims::entry, locks};
 
 impl Store {
     /// Sales with claims that are due to expire.
@@ -55,8 +55,9 @@ impl Store {
         let doing = "expire claims";
         let ids: Vec<Uuid> = claims.iter().map(|entry| entry.claim.0).collect();
         let mut tx = self.pool.begin().await.doing(doing)?;
-        lock(&mut tx, uid).await?;
-        // The compare and set: under the sale's lock, what is ACCEPTED now ends now or not at all.
+        locks::sale(&mut tx, uid).await?;
+        locks::claims(&mut tx, &ids).await?;
+        // The compare and set: what is ACCEPTED now ends now or not at all, and is counted once.
         let rows = sqlx::query!(
             "UPDATE claims c SET status = 'EXPIRED', ended_at = now(),
                 released_at = CASE WHEN s.drained_at IS NOT NULL THEN now() END
@@ -88,8 +89,8 @@ impl Store {
     ) -> Result<Option<ClaimStatus>, StoreError> {
         let doing = "give a claim back";
         let mut tx = self.pool.begin().await.doing(doing)?;
-        lock(&mut tx, uid).await?;
-        // The same compare and set.
+        locks::sale(&mut tx, uid).await?;
+        // The same compare and set. One row, which the statement itself locks.
         let ended = sqlx::query!(
             "UPDATE claims c SET status = 'RETURNED', ended_at = now(),
                 released_at = CASE WHEN s.drained_at IS NOT NULL THEN now() END
@@ -139,8 +140,12 @@ impl Store {
     pub async fn set_released(&self, claims: &[ClaimId]) -> Result<(), StoreError> {
         let claims: Vec<_> = claims.iter().map(|claim| claim.0).collect();
         sqlx::query!(
-            "UPDATE claims SET released_at = now()
-            WHERE claim_id = ANY($1) AND ended_at IS NOT NULL AND released_at IS NULL",
+            "WITH locked AS (
+                SELECT claim_id FROM claims
+                WHERE claim_id = ANY($1) AND ended_at IS NOT NULL AND released_at IS NULL
+                ORDER BY claim_id FOR NO KEY UPDATE
+            )
+            UPDATE claims c SET released_at = now() FROM locked WHERE c.claim_id = locked.claim_id",
             &claims,
         )
         .execute(&self.pool)
@@ -159,16 +164,7 @@ pub struct DueSale {
     pub closed: bool,
 }
 
-/// Whoever changes claims or counts them locks the sale's row first.
-async fn lock(tx: &mut PgConnection, uid: SaleUid) -> Result<(), StoreError> {
-    sqlx::query!("SELECT uid FROM sales WHERE uid = $1 FOR UPDATE", uid.0)
-        .fetch_one(tx)
-        .await
-        .doing("lock a sale")?;
-    Ok(())
-}
-
-/// So many claims of the sale have ended.
+/// So many claims of the sale have ended. To be called with the sale's row locked.
 async fn free(tx: &mut PgConnection, uid: SaleUid, units: usize) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE sales SET claimed = claimed - $2 WHERE uid = $1",

@@ -157,8 +157,12 @@ impl Store {
         }
         // Nothing is for sale any more: there is nothing to give back to, and no late record to remember a void for.
         sqlx::query!(
-            "UPDATE claims SET released_at = now()
-            WHERE sale_uid = $1 AND ended_at IS NOT NULL AND released_at IS NULL",
+            "WITH locked AS (
+                SELECT claim_id FROM claims
+                WHERE sale_uid = $1 AND ended_at IS NOT NULL AND released_at IS NULL
+                ORDER BY claim_id FOR NO KEY UPDATE
+            )
+            UPDATE claims c SET released_at = now() FROM locked WHERE c.claim_id = locked.claim_id",
             uid.0,
         )
         .execute(&mut *tx)

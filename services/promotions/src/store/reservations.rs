@@ -1,7 +1,8 @@
 //! Claims that orders keep and use, in the transaction of the inbox.
 //!
-//! Locks are taken in this order, each kind in the order of its ids: reservations, sales. The sale's lock is what every
-//! other writer of its claims takes: the status that is read here can't change before it is written.
+//! The rows of the claims are locked and not their sale's (see [`super::locks`]): what is read here of a claim can't change
+//! before it is written, and orders with other claims of the sale go on meanwhile. Of the sale nothing is read that could
+//! change, and nothing is counted.
 
 use events::outbox::Messages;
 use events::saga::{OrderId, OrderReply};
@@ -86,31 +87,19 @@ pub async fn lock_reservations(
         .collect()
 }
 
-/// Locks the sales of these claims, and reads the claims.
+/// Locks and reads these claims. To be called after [`lock_reservations`].
 pub async fn lock_claims(
     connection: &mut PgConnection,
     claims: &[Uuid],
 ) -> Result<Vec<(ClaimId, Claim)>, sqlx::Error> {
-    // Which sale a claim is of never changes.
-    let sales = sqlx::query_scalar!(
-        "SELECT DISTINCT sale_uid FROM claims WHERE claim_id = ANY($1)",
-        claims
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "SELECT uid FROM sales WHERE uid = ANY($1) ORDER BY uid FOR UPDATE",
-        &sales
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    // A statement of its own: it sees what the locks' last owners committed.
+    // Rows are locked after they are sorted, and a claim that had to be waited for is read as its last owner left it.
+    // What of the sale is read with it, its kind, never changes.
     let rows = sqlx::query!(
         r#"SELECT c.claim_id, c.user_id, s.kind, c.status, c.order_id,
             coalesce(c.expires_at <= now(), false) AS "over!"
-        FROM claims c JOIN sales s ON s.uid = c.sale_uid WHERE c.claim_id = ANY($1) AND c.sale_uid = ANY($2)"#,
+        FROM claims c JOIN sales s ON s.uid = c.sale_uid
+        WHERE c.claim_id = ANY($1) ORDER BY c.claim_id FOR NO KEY UPDATE OF c"#,
         claims,
-        &sales,
     )
     .fetch_all(connection)
     .await?;
@@ -220,7 +209,7 @@ async fn write_claims(connection: &mut PgConnection, desk: &Desk) -> Result<(), 
     if done.rows_affected() == ids.len() as u64 {
         Ok(())
     } else {
-        // Somebody has changed claims without their sale's lock.
+        // Somebody has changed claims without their locks.
         let reason = format!("{} of {} claims changed", done.rows_affected(), ids.len());
         Err(sqlx::Error::Protocol(reason))
     }

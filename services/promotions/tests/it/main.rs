@@ -5,6 +5,7 @@ mod claims;
 mod expiry;
 mod faults;
 mod ledger;
+mod locks;
 mod orders;
 #[cfg(feature = "planted-bugs")]
 mod planted;

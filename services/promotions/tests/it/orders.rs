@@ -17,16 +17,17 @@ use reqwest::StatusCode;
 use sale_stock::books::{SaleDefinition, SaleKind};
 use sale_stock::{ClaimId, UserId};
 use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
 use testkit::{eventually, unique_name};
 use uuid::Uuid;
 
 use crate::world::{Answer, Breaks, PLENTY, Role, Told, World, rush, users};
 
-fn order() -> OrderId {
+pub(crate) fn order() -> OrderId {
     OrderId(Uuid::now_v7())
 }
 
-fn reserve(order_id: OrderId, user: UserId, claims: &[ClaimId]) -> DiscountCommand {
+pub(crate) fn reserve(order_id: OrderId, user: UserId, claims: &[ClaimId]) -> DiscountCommand {
     DiscountCommand::Reserve {
         order_id,
         user_id: user.0,
@@ -34,11 +35,11 @@ fn reserve(order_id: OrderId, user: UserId, claims: &[ClaimId]) -> DiscountComma
     }
 }
 
-fn redeem(order_id: OrderId) -> DiscountCommand {
+pub(crate) fn redeem(order_id: OrderId) -> DiscountCommand {
     DiscountCommand::Redeem { order_id }
 }
 
-fn release(order_id: OrderId) -> DiscountCommand {
+pub(crate) fn release(order_id: OrderId) -> DiscountCommand {
     DiscountCommand::Release { order_id }
 }
 
@@ -53,22 +54,31 @@ fn read(reply: &OrderReply) -> (OrderId, &str) {
     }
 }
 
+/// Has a command handled in a transaction; answers what the order is told once it is committed.
+pub(crate) async fn ask_in(
+    tx: &mut Transaction<'static, Postgres>,
+    command: DiscountCommand,
+) -> String {
+    Commands.handle(tx, command).await.unwrap();
+    // Before the commit, so that it can't have been sent yet.
+    let payload: String = sqlx::query_scalar(
+        "SELECT payload FROM outbox WHERE topic = $1 AND xmin = pg_current_xact_id()::xid",
+    )
+    .bind(ORDER_REPLIES)
+    .fetch_one(&mut **tx)
+    .await
+    .unwrap();
+    let reply: Envelope<OrderReply> = serde_json::from_str(&payload).unwrap();
+    read(&reply.body).1.to_owned()
+}
+
 impl World {
     /// Has a command handled as the inbox does; answers what the order is told.
-    async fn ask(&self, command: DiscountCommand) -> String {
+    pub(crate) async fn ask(&self, command: DiscountCommand) -> String {
         let mut tx = self.pool.begin().await.unwrap();
-        Commands.handle(&mut tx, command).await.unwrap();
-        // Before the commit, so that it can't have been sent yet.
-        let payload: String = sqlx::query_scalar(
-            "SELECT payload FROM outbox WHERE topic = $1 AND xmin = pg_current_xact_id()::xid",
-        )
-        .bind(ORDER_REPLIES)
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
+        let told = ask_in(&mut tx, command).await;
         tx.commit().await.unwrap();
-        let reply: Envelope<OrderReply> = serde_json::from_str(&payload).unwrap();
-        read(&reply.body).1.to_owned()
+        told
     }
 
     /// What `orders` is told of a claim's worth.
@@ -84,7 +94,12 @@ impl World {
     }
 
     /// A claim that the ledger has.
-    async fn recorded(&self, api: &Role, sale: &SaleDefinition, user: UserId) -> ClaimId {
+    pub(crate) async fn recorded(
+        &self,
+        api: &Role,
+        sale: &SaleDefinition,
+        user: UserId,
+    ) -> ClaimId {
         let Answer::Yes(claim) = self.claim_for_sure(&api.url, sale, user).await else {
             panic!("not sold");
         };
@@ -102,7 +117,7 @@ impl World {
     }
 
     /// Appends a return as the API does for a claim that is its guest's to give back.
-    async fn append_return(&self, sale: &SaleDefinition, user: UserId, claim: ClaimId) {
+    pub(crate) async fn append_return(&self, sale: &SaleDefinition, user: UserId, claim: ClaimId) {
         let record = Record {
             sale: sale.uid,
             event: SaleEvent::Returns(vec![Returned { user, claim }]),
@@ -114,7 +129,7 @@ impl World {
             .unwrap();
     }
 
-    async fn until_status(&self, claim: ClaimId, wanted: &str) {
+    pub(crate) async fn until_status(&self, claim: ClaimId, wanted: &str) {
         eventually(PLENTY, async || match self.status(claim).await {
             Some(status) if status == wanted => Ok(()),
             other => Err(format!("{other:?} and not {wanted}")),
