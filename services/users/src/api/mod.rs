@@ -44,12 +44,22 @@ pub(crate) fn document() -> Document {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_document_is_fresh() {
         let written = include_str!("../../openapi.json");
         assert!(
-            super::document().to_json() == written,
+            document().to_json() == written,
             "stale: run `make generate`"
         );
+    }
+
+    #[test]
+    fn every_problem_code_is_in_the_document() {
+        let mut document = document();
+        for code in problems::ALL {
+            assert!(document.has_code(*code), "{}", code.as_str());
+        }
     }
 }

@@ -7,36 +7,28 @@ use crate::hashing::HashingError;
 use crate::identity::IdentityError;
 use crate::metrics::{HASHING_REFUSED, SIGN_INS_SLOWED};
 
-/// Another account has the address.
-pub(crate) const EMAIL_TAKEN: Code = Code::new(
-    "EMAIL_TAKEN",
-    StatusCode::CONFLICT,
-    "The e-mail address is taken",
-);
-/// No account has this address and password; which of the two is wrong is not told.
-pub(crate) const INVALID_CREDENTIALS: Code = Code::new(
-    "INVALID_CREDENTIALS",
-    StatusCode::UNAUTHORIZED,
-    "The e-mail address or the password is wrong",
-);
-/// A refresh token that is unknown, used or over; which is not told.
-pub(crate) const INVALID_REFRESH_TOKEN: Code = Code::new(
-    "INVALID_REFRESH_TOKEN",
-    StatusCode::UNAUTHORIZED,
-    "The refresh token is not valid",
-);
-/// Too many wrong passwords for the account from the guest's network, from that network, or for the account.
-pub(crate) const TOO_MANY_WRONG_PASSWORDS: Code = Code::new(
-    "TOO_MANY_WRONG_PASSWORDS",
-    StatusCode::TOO_MANY_REQUESTS,
-    "Too many wrong passwords",
-);
-/// More people sign up and in at once than passwords can be hashed for.
-pub(crate) const OVERLOADED: Code = Code::new(
-    "OVERLOADED",
-    StatusCode::SERVICE_UNAVAILABLE,
-    "Too many requests at once",
-);
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = ($status:ident, $title:literal);)+) => {
+        $($(#[$doc])* pub(super) const $name: Code = Code::new(stringify!($name), StatusCode::$status, $title);)+
+
+        /// All of them, to be found in the API's reference.
+        #[cfg(test)]
+        pub(super) const ALL: &[Code] = &[$($name),+];
+    };
+}
+
+codes! {
+    /// Another account has the address.
+    EMAIL_TAKEN = (CONFLICT, "The e-mail address is taken");
+    /// No account has this address and password; which of the two is wrong is not told.
+    INVALID_CREDENTIALS = (UNAUTHORIZED, "The e-mail address or the password is wrong");
+    /// A refresh token that is unknown, used or over; which is not told.
+    INVALID_REFRESH_TOKEN = (UNAUTHORIZED, "The refresh token is not valid");
+    /// Too many wrong passwords for the account from the guest's network, from that network, or for the account.
+    TOO_MANY_WRONG_PASSWORDS = (TOO_MANY_REQUESTS, "Too many wrong passwords");
+    /// More people sign up and in at once than passwords can be hashed for.
+    OVERLOADED = (SERVICE_UNAVAILABLE, "Too many requests at once");
+}
 
 impl From<IdentityError> for Problem {
     fn from(error: IdentityError) -> Self {
