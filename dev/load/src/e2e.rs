@@ -50,11 +50,10 @@ pub(crate) async fn run(
     parts: &[Part],
 ) -> anyhow::Result<usize> {
     let all = Part::value_variants();
+    let wanted = |part: &&Part| parts.is_empty() || parts.contains(part);
+    let wanted: Vec<Part> = all.iter().filter(wanted).copied().collect();
     let mut failed = 0;
-    for part in all
-        .iter()
-        .filter(|part| parts.is_empty() || parts.contains(part))
-    {
+    for part in &wanted {
         print!("[{}/{}] ", *part as usize + 1, all.len());
         failed += match part {
             Part::Guests => {
@@ -95,15 +94,28 @@ pub(crate) async fn run(
             }
         };
     }
-    println!(
-        "{}",
-        if failed == 0 {
-            "everything held"
-        } else {
-            "NOT everything held"
-        }
-    );
+    println!("{}", conclusion(&wanted, failed));
     Ok(failed)
+}
+
+/// The last line: what held, and of what it can be said.
+fn conclusion(parts: &[Part], failed: usize) -> String {
+    let held = if failed == 0 {
+        "everything held"
+    } else {
+        "NOT everything held"
+    };
+    let all = Part::value_variants().len();
+    if parts.len() == all {
+        return held.to_owned();
+    }
+    let names = parts.iter().filter_map(Part::to_possible_value);
+    let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
+    format!(
+        "{held} in {} of {all} parts: {}",
+        parts.len(),
+        names.join(", ")
+    )
 }
 
 async fn many_guests_claim(platform: &Platform, size: Size) -> anyhow::Result<usize> {
@@ -479,4 +491,20 @@ async fn bad_input_is_refused(platform: &Platform, guest: &Guest) -> anyhow::Res
     }
     println!("  {count} kinds of bad input, each a problem answer with its code");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_which_parts_were_run() {
+        let all = Part::value_variants();
+        assert_eq!(conclusion(all, 0), "everything held");
+        assert_eq!(conclusion(all, 2), "NOT everything held");
+        assert_eq!(
+            conclusion(&[Part::TimeSale, Part::Orders], 0),
+            "everything held in 2 of 6 parts: time-sale, orders"
+        );
+    }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::servers::Servers;
-use super::{conclude, holds, saga};
+use super::{Goals, conclude, holds, saga};
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,15 +53,17 @@ enum Part {
 /// Runs every measurement and prints it; returns how many goals were missed.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<usize> {
     anyhow::ensure!(plan.rounds > 0, "no rounds");
-    let mut missed = 0;
+    let mut goals = Goals::default();
+    let mut parts = Vec::new();
     // Each part on servers of its own: what is left of one is no load of the other.
     let servers = || Servers::start(&plan.binaries, plan.in_memory);
     if plan.only != Some(Part::Orders) {
-        missed += holds::run(plan, &servers().await?).await?;
+        goals += holds::run(plan, &servers().await?).await?;
+        parts.push("holds");
     }
     if plan.only != Some(Part::Holds) {
         saga::run(plan, &servers().await?).await?;
+        parts.push("orders");
     }
-    conclude(missed);
-    Ok(missed)
+    Ok(conclude(&parts, goals))
 }

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::booking::Plan;
 use super::process::{Account, Program};
 use super::servers::{Servers, free_addresses};
-use super::{median, verdict};
+use super::{Goals, median, verdict};
 
 /// The goal that the ratio is printed against.
 const GOAL_RATIO: f64 = 0.7;
@@ -57,18 +57,18 @@ struct Bench<'a> {
     booking: Program,
 }
 
-/// Measures holds of one room type and of many; returns how many goals were missed.
-pub(crate) async fn run(plan: &Plan, servers: &Servers) -> anyhow::Result<usize> {
+/// Measures holds of one room type and of many.
+pub(super) async fn run(plan: &Plan, servers: &Servers) -> anyhow::Result<Goals> {
     let bench = Bench::start(plan, servers).await?;
     bench.offer().await?;
-    let mut missed = 0;
+    let mut goals = Goals::default();
     for (what, room_types) in [
         ("one hot room type".to_owned(), 1),
         (format!("{} room types", plan.room_types), plan.room_types),
     ] {
-        missed += bench.compare(&what, room_types).await?;
+        goals += bench.compare(&what, room_types).await?;
     }
-    Ok(missed)
+    Ok(goals)
 }
 
 impl<'a> Bench<'a> {
@@ -136,7 +136,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    async fn compare(&self, what: &str, room_types: u32) -> anyhow::Result<usize> {
+    async fn compare(&self, what: &str, room_types: u32) -> anyhow::Result<Goals> {
         let Plan {
             rounds,
             holds,
