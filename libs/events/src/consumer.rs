@@ -18,6 +18,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::time::Instant;
 use tracing::Span;
+use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{Partition, TraceParent};
@@ -114,25 +115,71 @@ impl PartitionBatch {
             return Span::none();
         };
         let only = (batches.len() == 1).then_some(first);
+        let begins =
+            only.and_then(|batch| Some((batch.source.partition, batch.records.first()?.offset)));
         let records = || batches.iter().flat_map(|batch| &batch.records);
-        let span = tracing::info_span!(
-            "process",
-            otel.name = format_args!("process {}", first.source.topic),
-            otel.kind = "consumer",
-            messaging.system = "kafka",
-            messaging.operation.type = "process",
-            messaging.destination.name = &*first.source.topic,
-            messaging.destination.partition.id = only.map(|batch| batch.source.partition.0),
-            messaging.consumer.group.name = group,
-            messaging.kafka.offset = only.and_then(|batch| Some(batch.records.first()?.offset)),
-            messaging.batch.message_count = records().count(),
-        );
-        let traces = records().filter_map(|record| record.trace.as_ref());
-        for trace in traces.take(LINKS_MAX) {
-            span.add_link(trace.span_context());
-        }
-        span
+        process_span(
+            &first.source.topic,
+            begins,
+            Some(records().count()),
+            records(),
+            group,
+        )
     }
+}
+
+/// A span for the processing of one record by itself, in the trace of whoever sent it; none for a record of no trace.
+pub(crate) fn record_span(source: &TopicPartition, record: &Consumed, group: &str) -> Span {
+    let Some(producer) = &record.trace else {
+        return Span::none();
+    };
+    let at = Some((source.partition, record.offset));
+    let span = process_span(&source.topic, at, None, std::iter::once(record), group);
+    producer.continue_in(&span);
+    span
+}
+
+/// A span for the processing of records of one partition together, linked to the spans that sent them.
+pub(crate) fn records_span(source: &TopicPartition, records: &[Consumed], group: &str) -> Span {
+    let begins = records
+        .first()
+        .map(|first| (source.partition, first.offset));
+    process_span(
+        &source.topic,
+        begins,
+        Some(records.len()),
+        records.iter(),
+        group,
+    )
+}
+
+/// `begins` is the partition and the offset of the first record; `count` is for records that are processed together.
+fn process_span<'a>(
+    topic: &str,
+    begins: Option<(Partition, i64)>,
+    count: Option<usize>,
+    records: impl Iterator<Item = &'a Consumed>,
+    group: &str,
+) -> Span {
+    let span = tracing::info_span!(
+        "process",
+        otel.name = format_args!("process {topic}"),
+        otel.kind = "consumer",
+        otel.status_code = Empty,
+        messaging.system = "kafka",
+        messaging.operation.type = "process",
+        messaging.destination.name = topic,
+        messaging.destination.partition.id = begins.map(|(partition, _)| partition.0),
+        messaging.consumer.group.name = group,
+        messaging.kafka.offset = begins.map(|(_, offset)| offset),
+        messaging.batch.message_count = count,
+        error.type = Empty,
+    );
+    let traces = records.filter_map(|record| record.trace.as_ref());
+    for trace in traces.take(LINKS_MAX) {
+        span.add_link(trace.span_context());
+    }
+    span
 }
 
 /// Reading failed; the consumer goes on by itself when its cause is gone.

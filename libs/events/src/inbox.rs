@@ -15,11 +15,12 @@ use serde::de::DeserializeOwned;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use uuid::{Builder, Uuid};
 
 use crate::consumer::{
     BatchConsumer, ConsumeError, ConsumerSettings, Fetch, PartitionBatch, TopicPartition,
+    record_span, records_span,
 };
 use crate::planted::planted;
 use crate::saga::Envelope;
@@ -76,6 +77,33 @@ static MESSAGES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     .expect("the name is well formed and registered once")
 });
 
+/// A message as it was delivered, with the span of what is done for it: a part of the trace of whoever sent it.
+#[derive(Debug)]
+pub struct Delivered<M> {
+    /// What it says.
+    pub message: M,
+    span: Span,
+}
+
+impl<M> Delivered<M> {
+    /// A message, and the span of what is done for it.
+    pub const fn new(message: M, span: Span) -> Self {
+        Self { message, span }
+    }
+
+    /// Does something for this message alone: what it puts into the outbox belongs to the message's trace.
+    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.span.in_scope(work)
+    }
+}
+
+/// Of no trace.
+impl<M> From<M> for Delivered<M> {
+    fn from(message: M) -> Self {
+        Self::new(message, Span::none())
+    }
+}
+
 /// What is done with messages.
 pub trait Handler: Send + Sync + 'static {
     /// What the envelopes of the topics hold.
@@ -99,11 +127,16 @@ pub trait Handler: Send + Sync + 'static {
     fn handle_all(
         &self,
         tx: &mut Transaction<'static, Postgres>,
-        messages: Vec<Self::Message>,
+        messages: Vec<Delivered<Self::Message>>,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
         async move {
-            for message in messages {
-                self.handle(tx, message).await?;
+            for Delivered { message, span } in messages {
+                let handled = self.handle(tx, message);
+                if span.is_none() {
+                    handled.await?;
+                } else {
+                    handled.instrument(span).await?;
+                }
             }
             Ok(())
         }
@@ -209,8 +242,7 @@ impl Inbox {
             .filter(|batch| !waiting.contains_key(&batch.source));
         let ends: Vec<(TopicPartition, Outcome)> = stream::iter(ready)
             .map(|batch| async move {
-                let span = PartitionBatch::span(std::slice::from_ref(&batch), &self.group);
-                let outcome = self.partition(handler, &batch).instrument(span).await;
+                let outcome = self.partition(handler, &batch).await;
                 (batch.source, outcome)
             })
             .buffer_unordered(PARTITIONS_AT_ONCE)
@@ -241,7 +273,11 @@ impl Inbox {
             let mut messages = Vec::with_capacity(now.len());
             for record in now {
                 match serde_json::from_slice::<Envelope<H::Message>>(&record.value) {
-                    Ok(message) => messages.push(message),
+                    Ok(Envelope { id, body }) => {
+                        let span = record_span(&batch.source, record, &self.group);
+                        let body = Delivered::new(body, span);
+                        messages.push(Envelope { id, body });
+                    }
                     Err(error) => {
                         self.count(&batch.source, "unreadable", 1);
                         // Where it is, not what it is: it may hold anything, and so may the error's text.
@@ -255,8 +291,25 @@ impl Inbox {
                     }
                 }
             }
-            let applied =
-                timeout(APPLY_TIMEOUT, self.apply(handler, &batch.source, messages)).await;
+            // Each lasts until the transaction is over. Messages that share one have a span of it besides their own.
+            let mut spans: Vec<Span> = messages
+                .iter()
+                .map(|message| message.body.span.clone())
+                .collect();
+            let span = match spans.as_slice() {
+                [only] if !only.is_none() => only.clone(),
+                [] => Span::none(),
+                _ => records_span(&batch.source, now, &self.group),
+            };
+            spans.push(span.clone());
+            let applying = self.apply(handler, &batch.source, messages);
+            let applied = timeout(APPLY_TIMEOUT, applying.instrument(span)).await;
+            if !matches!(applied, Ok(Ok(()))) {
+                for span in &spans {
+                    span.record("otel.status_code", "ERROR");
+                    span.record("error.type", "not_handled");
+                }
+            }
             match applied.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(()) => rest = later,
                 Err(error) if batch_max > 1 => {
@@ -288,7 +341,7 @@ impl Inbox {
         &self,
         handler: &H,
         source: &TopicPartition,
-        messages: Vec<Envelope<H::Message>>,
+        messages: Vec<Envelope<Delivered<H::Message>>>,
     ) -> Result<(), sqlx::Error> {
         if messages.is_empty() {
             return Ok(());
@@ -311,7 +364,7 @@ impl Inbox {
         }
         let handled = new.len();
         // Taken out as they are met: the second of two with one id is a repeat.
-        let bodies: Vec<H::Message> = messages
+        let bodies: Vec<Delivered<H::Message>> = messages
             .into_iter()
             .filter(|message| new.remove(&message.id))
             .map(|message| message.body)

@@ -116,6 +116,8 @@ pub struct Messages {
     topics: Vec<String>,
     keys: Vec<String>,
     payloads: Vec<String>,
+    /// What each belongs to: the span that was current when it was added.
+    traces: Vec<Option<String>>,
 }
 
 impl Messages {
@@ -124,7 +126,7 @@ impl Messages {
         Self::default()
     }
 
-    /// Adds a message behind those that are there; its id is the answer.
+    /// Adds a message behind those that are there, as a part of the current trace; its id is the answer.
     pub fn add<T: Serialize>(
         &mut self,
         topic: &str,
@@ -140,6 +142,8 @@ impl Messages {
         self.topics.push(topic.to_owned());
         self.keys.push(key.to_owned());
         self.payloads.push(payload);
+        let trace = TraceParent::current();
+        self.traces.push(trace.map(|trace| trace.to_string()));
         Ok(id)
     }
 
@@ -164,16 +168,17 @@ impl Messages {
         if self.is_empty() {
             return Ok(());
         }
-        let trace = TraceParent::current().map(|trace| trace.to_string());
         sqlx::query(
             "INSERT INTO outbox (topic, key, payload, trace)
-            SELECT topic, key, payload, $4
-            FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS m (topic, key, payload, n) ORDER BY n",
+            SELECT topic, key, payload, trace
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+                WITH ORDINALITY AS m (topic, key, payload, trace, n)
+            ORDER BY n",
         )
         .bind(self.topics)
         .bind(self.keys)
         .bind(self.payloads)
-        .bind(trace)
+        .bind(self.traces)
         .execute(connection)
         .await?;
         PUT.notify_one();

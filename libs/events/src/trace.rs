@@ -1,6 +1,8 @@
 //! Trace context in record headers, as the W3C writes it.
 
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// A `traceparent` header: version 00, trace id, span id, flags.
@@ -13,7 +15,7 @@ impl TraceParent {
 
     /// Of the span that is current; `None` where nothing is traced.
     pub fn current() -> Option<Self> {
-        let context = tracing::Span::current().context();
+        let context = Span::current().context();
         let span = context.span().span_context().clone();
         span.is_valid().then_some(Self(span))
     }
@@ -39,6 +41,12 @@ impl TraceParent {
     /// For a link from the consumer's span to the producer's.
     pub fn span_context(&self) -> SpanContext {
         self.0.clone()
+    }
+
+    /// Makes `span`, which must not have been entered yet, a part of the trace, caused by the header's span.
+    pub fn continue_in(&self, span: &Span) {
+        // An error means that nothing listens to this span.
+        let _ = span.set_parent(Context::new().with_remote_span_context(self.span_context()));
     }
 }
 

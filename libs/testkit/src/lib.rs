@@ -24,6 +24,7 @@ mod ports;
 mod postgres;
 mod process;
 mod redis;
+pub mod spans;
 mod storage;
 mod tokens;
 mod tools;

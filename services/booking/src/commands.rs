@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use events::inbox::Handler;
-use events::saga::{BookingCommand, OrderReply};
+use events::inbox::{Delivered, Handler};
+use events::outbox::Messages;
+use events::saga::BookingCommand;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -25,7 +26,7 @@ impl Handler for Commands {
         tx: &mut Transaction<'static, Postgres>,
         message: BookingCommand,
     ) -> Result<(), sqlx::Error> {
-        self.handle_all(tx, vec![message]).await
+        self.handle_all(tx, vec![message.into()]).await
     }
 
     fn batch_max(&self) -> usize {
@@ -35,21 +36,28 @@ impl Handler for Commands {
     async fn handle_all(
         &self,
         tx: &mut Transaction<'static, Postgres>,
-        messages: Vec<BookingCommand>,
+        messages: Vec<Delivered<BookingCommand>>,
     ) -> Result<(), sqlx::Error> {
         let commands: Vec<Command> = messages
             .iter()
-            .map(|message| Command::read(message, Uuid::now_v7()))
+            .map(|delivered| Command::read(&delivered.message, Uuid::now_v7()))
             .collect();
-        let orders = messages.iter().map(|message| message.order_id().0);
+        let orders = messages
+            .iter()
+            .map(|delivered| delivered.message.order_id().0);
         let orders: BTreeSet<Uuid> = orders.collect();
         let orders: Vec<Uuid> = orders.into_iter().collect();
         let holds = store::lock_holds(tx, &orders).await?;
         let wanted = commands.iter().filter_map(Command::terms);
         let mut desk = store::load_desk(tx, holds, wanted).await?;
-        let replies = commands.iter().map(|command| desk.apply(command));
-        let replies: Vec<OrderReply> = replies.collect();
-        store::write_desk(tx, &desk, &replies).await?;
+        let mut answers = Messages::new();
+        let mut replies = Vec::with_capacity(commands.len());
+        for (command, delivered) in commands.iter().zip(&messages) {
+            let reply = desk.apply(command);
+            delivered.within(|| answers.answer(&reply))?;
+            replies.push(reply);
+        }
+        store::write_desk(tx, &desk, answers).await?;
         replies.iter().for_each(metrics::answered);
         Ok(())
     }

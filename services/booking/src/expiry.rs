@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use events::outbox::Messages;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,7 @@ pub async fn expire(pool: &PgPool) -> Result<u64, sqlx::Error> {
     for order in orders {
         ended += u64::from(desk.expire(order));
     }
-    store::write_desk(&mut tx, &desk, &[]).await?;
+    store::write_desk(&mut tx, &desk, Messages::new()).await?;
     tx.commit().await?;
     metrics::EXPIRED.inc_by(ended);
     Ok(ended)

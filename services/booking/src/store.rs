@@ -9,7 +9,7 @@ mod calendar;
 use std::collections::BTreeMap;
 
 use events::outbox::{Messages, OutboxError};
-use events::saga::{AVAILABILITY, AvailabilityChanged, OrderId, OrderReply, RoomTypeId, RoomsLeft};
+use events::saga::{AVAILABILITY, AvailabilityChanged, OrderId, RoomTypeId, RoomsLeft};
 use sqlx::PgConnection;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -169,21 +169,17 @@ pub async fn load_desk(
     Ok(Desk::new(holds, nights))
 }
 
-/// Writes what the desk has become, and the messages that tell of it.
+/// Writes what the desk has become, and the messages that tell of it behind those that are there.
 pub async fn write_desk(
     connection: &mut PgConnection,
     desk: &Desk,
-    replies: &[OrderReply],
+    mut messages: Messages,
 ) -> Result<(), sqlx::Error> {
     let (new, changed): (Vec<Changed>, Vec<Changed>) =
         desk.changed().partition(|changed| changed.before.is_none());
     insert_holds(connection, &new).await?;
     update_holds(connection, &changed).await?;
     write_bookings(connection, new.iter().chain(&changed)).await?;
-    let mut messages = Messages::new();
-    for reply in replies {
-        messages.answer(reply)?;
-    }
     move_nights(connection, desk, &mut messages).await?;
     Ok(messages.put(connection).await?)
 }

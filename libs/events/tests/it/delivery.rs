@@ -26,9 +26,9 @@ const EFFECTS: &str =
     "CREATE TABLE effects (n bigint GENERATED ALWAYS AS IDENTITY, key text, value bigint)";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
-    key: String,
-    value: i64,
+pub(crate) struct Note {
+    pub(crate) key: String,
+    pub(crate) value: i64,
 }
 
 /// Writes what it is told; refuses one value for as long as it is told to.
@@ -74,13 +74,13 @@ impl Handler for Scribe {
 }
 
 /// A task that is told to stop when it is dropped, or cut off as a process is that is killed.
-struct Running {
+pub(crate) struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    fn start<F: Future<Output = ()> + Send + 'static>(
+    pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
         work: impl FnOnce(CancellationToken) -> F,
     ) -> Self {
         let stop = CancellationToken::new();
@@ -90,7 +90,7 @@ impl Running {
         }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.task)
             .await
@@ -103,7 +103,7 @@ impl Running {
     }
 }
 
-async fn database() -> PgPool {
+pub(crate) async fn database() -> PgPool {
     let database = testkit::Postgres::shared()
         .await
         .create_database()
@@ -123,7 +123,7 @@ async fn database() -> PgPool {
     pool
 }
 
-fn relay(pool: &PgPool, kafka: &Kafka) -> Running {
+pub(crate) fn relay(pool: &PgPool, kafka: &Kafka) -> Running {
     let relay = Relay::new(
         pool.clone(),
         &ProducerSettings::new(kafka.brokers(), "test"),
@@ -151,7 +151,7 @@ async fn put(pool: &PgPool, topic: &str, key: &str, values: std::ops::Range<i64>
     tx.commit().await.unwrap();
 }
 
-async fn waiting(pool: &PgPool) -> i64 {
+pub(crate) async fn waiting(pool: &PgPool) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM outbox")
         .fetch_one(pool)
         .await
@@ -212,6 +212,28 @@ async fn what_commits_is_sent_and_what_rolls_back_is_not() {
     tx.commit().await.unwrap();
     assert_eq!(read(kafka, &topic, 2).await["k"], [2, 3]);
     eventually(PATIENCE, async || waiting(&pool).await == 0).await;
+    relay.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_takes_its_trace_with_it_where_nothing_is_traced() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let kafka = Kafka::shared().await;
+    let (pool, topic) = (database().await, new_topic(kafka, 1).await);
+    put(&pool, &topic, "k", 0..2).await;
+    let row = "UPDATE outbox SET trace = $1 WHERE seq = (SELECT min(seq) FROM outbox)";
+    sqlx::query(row).bind(TRACE).execute(&pool).await.unwrap();
+    let relay = relay(&pool, kafka);
+    let consumer = consumer(kafka, &unique_name("group"));
+    consumer.subscribe(&[&topic]).unwrap();
+    let mut traces = Vec::new();
+    while traces.len() < 2 {
+        let batches = consumer.next_batch(500, 1 << 20, PATIENCE).await.unwrap();
+        assert!(!batches.is_empty(), "only {traces:?}");
+        let records = batches.into_iter().flat_map(|batch| batch.records);
+        traces.extend(records.map(|record| record.trace.map(|trace| trace.to_string())));
+    }
+    assert_eq!(traces, [Some(TRACE.to_owned()), None]);
     relay.end().await;
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod delivery;
+mod traces;
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;

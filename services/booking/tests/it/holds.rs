@@ -1,9 +1,13 @@
 //! Holding, confirming and releasing, one after the other and all at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use events::saga::{BookingCommand, OrderId, OrderReply};
+use booking::commands::Commands;
+use events::TraceParent;
+use events::inbox::{Delivered, Handler as _};
+use events::saga::{BookingCommand, Envelope, ORDER_REPLIES, OrderId, OrderReply};
 use futures::future::join_all;
+use testkit::spans::Spans;
 
 use crate::world::{World, hold, order};
 
@@ -267,5 +271,36 @@ async fn the_database_refuses_what_would_oversell_or_free_twice() {
             .unwrap()
             .to_owned();
         assert!(constraint.starts_with("room_nights_"), "{constraint}");
+    }
+}
+
+#[tokio::test]
+async fn orders_that_share_a_transaction_are_answered_each_in_its_own_trace() {
+    let world = World::start().await;
+    let room_type = world.offered(2, 1).await;
+    let _spans = Spans::of_this_thread();
+    let mut traces = HashMap::new();
+    let mut commands = Vec::new();
+    for _ in 0..3 {
+        let order = order();
+        let span = tracing::info_span!("command");
+        traces.insert(order, span.in_scope(TraceParent::current).unwrap());
+        commands.push(Delivered::new(hold(order, room_type, 0, 2), span));
+    }
+    let mut tx = world.pool.begin().await.unwrap();
+    Commands.handle_all(&mut tx, commands).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let sql = "SELECT payload, trace FROM outbox WHERE topic = $1";
+    let replies: Vec<(String, Option<String>)> = sqlx::query_as(sql)
+        .bind(ORDER_REPLIES)
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(replies.len(), 3);
+    for (payload, trace) in replies {
+        let reply: Envelope<OrderReply> = serde_json::from_str(&payload).unwrap();
+        let expected = traces[&reply.body.order_id()].to_string();
+        assert_eq!(trace, Some(expected), "{:?}", reply.body);
     }
 }

@@ -7,7 +7,7 @@ use booking::app;
 use booking::calendar::Calendar;
 use booking::commands::Commands;
 use booking::nights::date_text;
-use events::inbox::Handler;
+use events::inbox::{Delivered, Handler};
 use events::saga::{
     AVAILABILITY, AvailabilityChanged, BookingCommand, CalendarChanged, CalendarNight, Envelope,
     ORDER_REPLIES, OrderId, OrderReply, RoomTypeId,
@@ -143,6 +143,7 @@ impl World {
     /// Handles a batch in one transaction; an error is that of the transaction.
     pub(crate) async fn try_send(&self, messages: Vec<BookingCommand>) -> Result<(), sqlx::Error> {
         let mut tx = self.pool.begin().await?;
+        let messages = messages.into_iter().map(Delivered::from).collect();
         Commands.handle_all(&mut tx, messages).await?;
         tx.commit().await
     }

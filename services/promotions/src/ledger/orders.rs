@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use chassis::config::Process;
 use chassis::serve::Shutdown;
 use events::consumer::ConsumerSettings;
-use events::inbox::{Handler, Inbox};
-use events::outbox::Relay;
+use events::inbox::{Delivered, Handler, Inbox};
+use events::outbox::{Messages, Relay};
 use events::producer::ProducerSettings;
-use events::saga::{DiscountCommand, ORDER_REPLIES, OrderReply, PROMOTIONS_COMMANDS};
+use events::saga::{DiscountCommand, ORDER_REPLIES, PROMOTIONS_COMMANDS};
 use events::topics;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
@@ -64,7 +64,7 @@ impl Handler for Commands {
         tx: &mut Transaction<'static, Postgres>,
         message: DiscountCommand,
     ) -> Result<(), sqlx::Error> {
-        self.handle_all(tx, vec![message]).await
+        self.handle_all(tx, vec![message.into()]).await
     }
 
     fn batch_max(&self) -> usize {
@@ -74,24 +74,29 @@ impl Handler for Commands {
     async fn handle_all(
         &self,
         tx: &mut Transaction<'static, Postgres>,
-        messages: Vec<DiscountCommand>,
+        messages: Vec<Delivered<DiscountCommand>>,
     ) -> Result<(), sqlx::Error> {
-        let orders = messages.iter().map(|message| message.order_id().0);
-        let orders: BTreeSet<Uuid> = orders.collect();
+        let commands = || messages.iter().map(|delivered| &delivered.message);
+        let orders: BTreeSet<Uuid> = commands().map(|message| message.order_id().0).collect();
         let orders: Vec<Uuid> = orders.into_iter().collect();
         let reservations = store::lock_reservations(tx, &orders).await?;
         let kept = reservations
             .iter()
             .flat_map(|(_, reservation)| reservation.claims())
             .map(|claim| claim.0);
-        let claims: BTreeSet<Uuid> = kept.chain(messages.iter().flat_map(wanted)).collect();
+        let claims: BTreeSet<Uuid> = kept.chain(commands().flat_map(wanted)).collect();
         let claims: Vec<Uuid> = claims.into_iter().collect();
         let claims = store::lock_claims(tx, &claims).await?;
 
         let mut desk = Desk::new(reservations, claims);
-        let replies = messages.iter().map(|message| desk.apply(message));
-        let replies: Vec<OrderReply> = replies.collect();
-        store::write_desk(tx, &desk, &replies).await?;
+        let mut answers = Messages::new();
+        let mut replies = Vec::with_capacity(messages.len());
+        for delivered in &messages {
+            let reply = desk.apply(&delivered.message);
+            delivered.within(|| answers.answer(&reply))?;
+            replies.push(reply);
+        }
+        store::write_desk(tx, &desk, answers).await?;
         replies.iter().for_each(metrics::answered);
         Ok(())
     }

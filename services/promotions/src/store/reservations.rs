@@ -5,7 +5,7 @@
 //! change, and nothing is counted.
 
 use events::outbox::Messages;
-use events::saga::{OrderId, OrderReply};
+use events::saga::OrderId;
 use jiff::Timestamp;
 use sale_stock::books::SaleDefinition;
 use sale_stock::{ClaimId, UserId};
@@ -139,15 +139,11 @@ fn standing(
 pub async fn write_desk(
     connection: &mut PgConnection,
     desk: &Desk,
-    replies: &[OrderReply],
+    answers: Messages,
 ) -> Result<(), sqlx::Error> {
     write_reservations(connection, desk).await?;
     write_claims(connection, desk).await?;
-    let mut messages = Messages::new();
-    for reply in replies {
-        messages.answer(reply)?;
-    }
-    Ok(messages.put(connection).await?)
+    Ok(answers.put(connection).await?)
 }
 
 async fn write_reservations(connection: &mut PgConnection, desk: &Desk) -> Result<(), sqlx::Error> {

@@ -4,13 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::postgres::Schema;
 use events::consumer::{BatchConsumer, ConsumerSettings};
-use events::inbox::Handler as _;
+use events::inbox::{Delivered, Handler as _};
 use events::saga::{
     DiscountCommand, Envelope, ORDER_REPLIES, OrderId, OrderReply, PROMOTIONS_COMMANDS,
 };
-use events::{Record, Returned, SaleEvent, partition_of, topics};
+use events::{Record, Returned, SaleEvent, TraceParent, outbox, partition_of, topics};
 use promotions::ledger::orders::Commands;
+use promotions::store::MIGRATIONS;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::StatusCode;
@@ -18,6 +20,7 @@ use sale_stock::books::{SaleDefinition, SaleKind};
 use sale_stock::{ClaimId, UserId};
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
+use testkit::spans::Spans;
 use testkit::{eventually, unique_name};
 use uuid::Uuid;
 
@@ -490,4 +493,34 @@ async fn killed_processes_and_repeated_commands_have_each_effect_once() {
     assert_eq!(statuses(0..CLAIMS / 4).await, only("ACCEPTED"));
     assert_eq!(statuses(CLAIMS / 4..CLAIMS).await, only("USED"));
     world.check(&one, &sale, &told).await;
+}
+
+#[tokio::test]
+async fn orders_that_share_a_transaction_are_answered_each_in_its_own_trace() {
+    let world = World::start().await;
+    let schema = Schema::of(&MIGRATIONS).with(outbox::MIGRATION);
+    schema.apply(&world.pool).await.unwrap();
+    let _spans = Spans::of_this_thread();
+    let mut traces = HashMap::new();
+    let mut commands = Vec::new();
+    for command in [reserve(order(), users(1)[0], &[]), release(order())] {
+        let span = tracing::info_span!("command");
+        let trace = span.in_scope(TraceParent::current).unwrap();
+        traces.insert(command.order_id(), trace);
+        commands.push(Delivered::new(command, span));
+    }
+    let mut tx = world.pool.begin().await.unwrap();
+    Commands.handle_all(&mut tx, commands).await.unwrap();
+    let sql = "SELECT payload, trace FROM outbox WHERE topic = $1";
+    let replies: Vec<(String, Option<String>)> = sqlx::query_as(sql)
+        .bind(ORDER_REPLIES)
+        .fetch_all(&mut *tx)
+        .await
+        .unwrap();
+    assert_eq!(replies.len(), 2);
+    for (payload, trace) in replies {
+        let reply: Envelope<OrderReply> = serde_json::from_str(&payload).unwrap();
+        let expected = traces[&reply.body.order_id()].to_string();
+        assert_eq!(trace, Some(expected), "{:?}", reply.body);
+    }
 }
