@@ -4,6 +4,7 @@
 
 mod discovery;
 mod failover;
+mod journey;
 mod lifecycle;
 mod limits;
 mod passing;

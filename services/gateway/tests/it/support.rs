@@ -43,6 +43,11 @@ impl Issuer {
         Self { tokens, keys }
     }
 
+    /// Where the keys are.
+    pub(crate) fn jwks_url(&self) -> &str {
+        self.keys.url()
+    }
+
     /// `Bearer` and a good token.
     pub(crate) fn bearer(&self) -> String {
         self.bearer_with(json!({}))
