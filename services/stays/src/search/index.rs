@@ -1,9 +1,10 @@
 //! The index in memory: what searches need of every stay, laid out for reading in one sweep.
 //!
 //! Stays and room types of a region have numbers of their own, from 0 without gaps, and every property of theirs is a
-//! column. So is every night: one column of prices, one of rooms left and one of terms for each date, in which a room
-//! type has its place. A search of a region reads a few columns from end to end, which processors do at the speed of
-//! their memory, and touches nothing of other dates. A night of a room type takes 8 bytes.
+//! column. So is every night: for each date one column of prices, one of what remains of them after the host's own
+//! discounts, and one of the fewest nights, in which a room type has its place. A search of a region reads a few columns
+//! from end to end, which processors do at the speed of their memory, and touches nothing of other dates. A night of a
+//! room type takes 9 bytes.
 //!
 //! One task changes the index ([`super::keep`]); searches share it. A lock for each region keeps them apart, held for
 //! the microseconds of one sweep or of one room type's change.
@@ -12,13 +13,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use money::{Discount, Krw, Percent};
+use money::{Discount, Krw, Percent, lowest};
 use uuid::Uuid;
 
 use super::scan::{self, Found};
 use super::words::Words;
 use super::{Hit, Query};
-use crate::calendar::{Day, HORIZON_DAYS};
+use crate::calendar::{Day, HORIZON_DAYS, NIGHTS_MAX};
 use crate::discounts::Sale;
 use crate::stay::{Amenities, Card, Point, Region};
 use crate::store::{RoomNights, SearchedStay};
@@ -26,52 +27,27 @@ use crate::store::{RoomNights, SearchedStay};
 /// Columns that are kept: every night that a calendar may have, and one for the clocks of others that are ahead.
 const DAYS_KEPT: i32 = HORIZON_DAYS + 1;
 
-/// A night's terms in 16 bits: the host's percentage (0 for none), the fewest nights, and whether the host's discount
-/// is an amount, which is kept aside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Terms(u16);
+/// The most that a night costs, in whole won, as the table `nights` has it.
+const PRICE_MAX: u32 = 100_000_000;
 
-impl Terms {
-    const PERCENT_BITS: u16 = 0x7f;
-    const MIN_NIGHTS_SHIFT: u16 = 7;
-    const MIN_NIGHTS_BITS: u16 = 0x1f;
-    const HAS_AMOUNT: u16 = 1 << 12;
-    const HAS_OWN: u16 = Self::HAS_AMOUNT | Self::PERCENT_BITS;
+// The nights of a stay are added up in 32 bits.
+const _: () = assert!(PRICE_MAX as i64 * NIGHTS_MAX as i64 <= u32::MAX as i64);
 
-    fn new(percent: u16, min_nights: u16, has_amount: bool) -> Self {
-        let amount = if has_amount { Self::HAS_AMOUNT } else { 0 };
-        Self(
-            (percent & Self::PERCENT_BITS)
-                | (min_nights & Self::MIN_NIGHTS_BITS) << Self::MIN_NIGHTS_SHIFT
-                | amount,
-        )
-    }
+/// The fewest nights of a stay on a date where none is long enough: no room is left, or there is no calendar.
+const NEVER: u8 = u8::MAX;
 
-    pub(super) fn min_nights(self) -> i32 {
-        i32::from(self.0 >> Self::MIN_NIGHTS_SHIFT & Self::MIN_NIGHTS_BITS)
-    }
+/// No room type.
+const NOBODY: u32 = u32::MAX;
 
-    pub(super) fn has_own(self) -> bool {
-        self.0 & Self::HAS_OWN != 0
-    }
-
-    fn has_amount(self) -> bool {
-        self.0 & Self::HAS_AMOUNT != 0
-    }
-
-    fn percent(self) -> u8 {
-        (self.0 & Self::PERCENT_BITS) as u8
-    }
-}
-
-/// One date: each room type has its place. No rooms are left where there is no calendar.
+/// One date: each room type has its place.
 #[derive(Debug, Default)]
 pub(super) struct Column {
+    /// What the night costs without any discount, in whole won.
     pub(super) prices: Vec<u32>,
-    pub(super) left: Vec<u16>,
-    pub(super) terms: Vec<Terms>,
-    /// The host's discounts that are amounts, by room type.
-    amounts: HashMap<u32, u32>,
+    /// What it costs without a sale: the lowest of the price and the price with the host's own discount.
+    pub(super) costs: Vec<u32>,
+    /// The fewest nights of a stay that includes the night; [`NEVER`] where it can't be had.
+    pub(super) min_nights: Vec<u8>,
 }
 
 impl Column {
@@ -82,33 +58,41 @@ impl Column {
     }
 
     fn resize(&mut self, rooms: usize) {
-        resize(&mut self.prices, rooms);
-        resize(&mut self.left, rooms);
-        resize(&mut self.terms, rooms);
+        resize(&mut self.prices, rooms, 0);
+        resize(&mut self.costs, rooms, 0);
+        resize(&mut self.min_nights, rooms, NEVER);
     }
 
-    /// Bytes that it takes, next to which those of its few amounts are nothing.
     fn bytes(&self) -> usize {
-        vec_bytes(&self.prices) + vec_bytes(&self.left) + vec_bytes(&self.terms)
+        vec_bytes(&self.prices) + vec_bytes(&self.costs) + vec_bytes(&self.min_nights)
     }
+}
 
-    /// The host's discount of a room type whose terms are these.
-    pub(super) fn own(&self, room: usize, terms: Terms) -> Option<Discount> {
-        if terms.has_amount() {
-            let amount = self.amounts.get(&(room as u32))?;
-            return Krw::new(i64::from(*amount)).ok().map(Discount::Amount);
-        }
-        Percent::new(terms.percent()).ok().map(Discount::Percent)
+/// What a night costs without a sale.
+fn cost(price: u32, own: Option<Discount>) -> u32 {
+    let amount = Krw::new(i64::from(price)).map(|price| lowest(price, own, None).amount);
+    amount
+        .ok()
+        .and_then(|amount| u32::try_from(amount.get()).ok())
+        .unwrap_or(price)
+}
+
+/// The host's discount of a night: an amount, a percentage, or none if both are 0.
+fn own_discount(percent: i16, amount: i32) -> Option<Discount> {
+    if amount > 0 {
+        return Krw::new(i64::from(amount)).ok().map(Discount::Amount);
     }
+    let percent = Percent::new(u8::try_from(percent).ok()?).ok()?;
+    Some(Discount::Percent(percent))
 }
 
 /// Grows a column by a little more than is asked for. Twice as much, as vectors do by themselves, is much where columns
 /// are most of what the process holds.
-fn resize<T: Clone + Default>(column: &mut Vec<T>, rooms: usize) {
+fn resize<T: Clone>(column: &mut Vec<T>, rooms: usize, fill: T) {
     if rooms > column.capacity() {
         column.reserve_exact(rooms - column.len() + rooms / 8);
     }
-    column.resize(rooms, T::default());
+    column.resize(rooms, fill);
 }
 
 fn vec_bytes<T>(column: &Vec<T>) -> usize {
@@ -125,10 +109,16 @@ pub(super) struct Shard {
     pub(super) ratings: Vec<u16>,
     pub(super) points: Vec<Point>,
     texts: Vec<Box<str>>,
+    /// The room type that was added last; [`NOBODY`] if there is none.
+    last_rooms: Vec<u32>,
     pub(super) words: Words,
+    /// Bytes of names and texts.
+    text_bytes: usize,
     // By room type.
     pub(super) room_stays: Vec<u32>,
-    pub(super) room_capacities: Vec<u16>,
+    /// The room type of the same stay that was added before; [`NOBODY`] if it is the first one.
+    previous_rooms: Vec<u32>,
+    pub(super) room_capacities: Vec<u8>,
     pub(super) room_nos: Vec<i32>,
     pub(super) room_ids: Vec<Uuid>,
     /// Room types of stays and room types by their ids, for the targets of sales.
@@ -150,26 +140,35 @@ impl Shard {
             .collect()
     }
 
-    /// Bytes that it takes, but for what allocators and maps add to that.
+    /// The room types of a stay, in no order that matters.
+    pub(super) fn rooms_of(&self, stay: u32) -> impl Iterator<Item = usize> {
+        let some = |room: u32| (room != NOBODY).then_some(room as usize);
+        std::iter::successors(some(self.last_rooms[stay as usize]), move |room| {
+            some(self.previous_rooms[*room])
+        })
+    }
+
+    /// Bytes that it takes, but for what allocators and maps add to that. Counted without a look at each stay: it is asked
+    /// for again and again while searches wait.
     fn bytes(&self) -> usize {
         let nights: usize = self.columns.iter().map(Column::bytes).sum();
-        let cards = self.cards.iter().zip(&self.texts).map(|(card, text)| {
-            size_of::<Card>() + card.name.len() + card.name_en.len() + text.len()
-        });
+        let cards = self.cards.len() * size_of::<Card>() + self.text_bytes;
         let by_stay = vec_bytes(&self.cards)
             + vec_bytes(&self.stay_nos)
             + vec_bytes(&self.amenities)
             + vec_bytes(&self.ratings)
             + vec_bytes(&self.points)
-            + vec_bytes(&self.texts);
+            + vec_bytes(&self.texts)
+            + vec_bytes(&self.last_rooms);
         let by_room = vec_bytes(&self.room_stays)
+            + vec_bytes(&self.previous_rooms)
             + vec_bytes(&self.room_capacities)
             + vec_bytes(&self.room_nos)
             + vec_bytes(&self.room_ids);
         let by_id = self.rooms_by_stay_id.capacity() * size_of::<(Uuid, Vec<u32>)>()
             + self.rooms_by_id.capacity() * size_of::<(Uuid, u32)>()
             + self.stays_by_no.capacity() * size_of::<(i32, u32)>();
-        nights + cards.sum::<usize>() + by_stay + by_room + by_id + self.words.bytes()
+        nights + cards + by_stay + by_room + by_id + self.words.bytes()
     }
 
     /// Drops the columns of dates before `today`, and adds those that are new.
@@ -193,6 +192,7 @@ impl Shard {
         let number = *self.stays_by_no.entry(stay.card.stay_no).or_insert(next);
         let (at, stay_id) = (number as usize, stay.card.stay_id);
         let card = Arc::new(stay.card);
+        self.text_bytes += text_bytes(&card, &stay.search_text);
         if number == next {
             self.words.add(number, &stay.search_text);
             self.stay_nos.push(card.stay_no);
@@ -201,7 +201,9 @@ impl Shard {
             self.points.push(stay.point);
             self.cards.push(card);
             self.texts.push(stay.search_text.into());
+            self.last_rooms.push(NOBODY);
         } else {
+            self.text_bytes -= text_bytes(&self.cards[at], &self.texts[at]);
             self.amenities[at] = card.amenities;
             self.ratings[at] = card.rating;
             self.points[at] = stay.point;
@@ -216,6 +218,8 @@ impl Shard {
         }
         let mut places = Vec::with_capacity(stay.rooms.len());
         for (room_type_no, room_type_id, capacity) in stay.rooms {
+            // There are no rooms for more people.
+            let capacity = u8::try_from(capacity).unwrap_or(u8::MAX);
             let next = self.room_nos.len() as u32;
             let place = *self.rooms_by_id.entry(room_type_id).or_insert(next);
             if place == next {
@@ -223,6 +227,8 @@ impl Shard {
                 self.room_ids.push(room_type_id);
                 self.room_stays.push(number);
                 self.room_capacities.push(capacity);
+                self.previous_rooms.push(self.last_rooms[at]);
+                self.last_rooms[at] = place;
                 self.rooms_by_stay_id
                     .entry(stay_id)
                     .or_default()
@@ -251,22 +257,23 @@ impl Shard {
                 .ok()
                 .and_then(|offset| self.columns.get_mut(offset));
             let Some(column) = column else { continue };
-            let amount = nights.own_amounts[index].cast_unsigned();
-            column.prices[at] = nights.prices[index].cast_unsigned();
-            // How many more there are than can be counted doesn't matter to anyone who wants one.
-            column.left[at] = u16::try_from(nights.left[index]).unwrap_or(u16::MAX);
-            column.terms[at] = Terms::new(
-                nights.own_percents[index].cast_unsigned(),
-                nights.min_nights[index].cast_unsigned(),
-                amount > 0,
-            );
-            if amount > 0 {
-                column.amounts.insert(place, amount);
-            } else if !column.amounts.is_empty() {
-                column.amounts.remove(&place);
-            }
+            let price = nights.prices[index].cast_unsigned();
+            debug_assert!(price <= PRICE_MAX, "{price}");
+            let own = own_discount(nights.own_percents[index], nights.own_amounts[index]);
+            column.prices[at] = price;
+            column.costs[at] = cost(price, own);
+            column.min_nights[at] = if nights.left[index] > 0 {
+                u8::try_from(nights.min_nights[index]).unwrap_or(NEVER)
+            } else {
+                NEVER
+            };
         }
     }
+}
+
+/// Bytes of what is written about a stay.
+fn text_bytes(card: &Card, text: &str) -> usize {
+    card.name.len() + card.name_en.len() + text.len()
 }
 
 /// Where a room type is: its region and its place there. Only the task that changes the index needs to know.
@@ -386,15 +393,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terms_keep_what_they_are_made_of() {
-        for (percent, min_nights, has_amount) in [(0, 1, false), (99, 30, false), (0, 7, true)] {
-            let terms = Terms::new(percent, min_nights, has_amount);
-            assert_eq!(u16::from(terms.percent()), percent);
-            assert_eq!(terms.min_nights(), i32::from(min_nights));
-            assert_eq!(terms.has_amount(), has_amount);
-            assert_eq!(terms.has_own(), percent > 0 || has_amount);
+    fn a_night_costs_its_price_without_what_the_host_takes_off() {
+        for (percent, amount, expected) in [
+            (0, 0, 10_001),
+            (10, 0, 9_001),
+            (0, 1_000, 9_001),
+            (0, 20_000, 0),
+        ] {
+            assert_eq!(cost(10_001, own_discount(percent, amount)), expected);
         }
-        assert_eq!(size_of::<Terms>(), 2);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod database;
 pub mod index;
 mod keep;
 mod scan;
+#[cfg(test)]
+mod scan_tests;
 mod words;
 
 use std::sync::Arc;

@@ -1,27 +1,24 @@
 //! One sweep over a region.
+//!
+//! Most of what a sweep comes by is never shown: as soon as it has as many stays as are wanted, others have to come before
+//! the last of them. So it looks closely at few. By rating or distance it knows where a stay stands before what it costs.
+//! By price it adds up the nights of many room types at once, without sales, and passes over those that are too dear even
+//! with the largest discount that there may be.
 
-use std::cell::RefCell;
 use std::collections::BinaryHeap;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use money::{Discount, Krw, NightPrice, StayPrice, Used, lowest};
+use money::{Discount, Krw};
 
 use super::index::{Column, Shard};
 use super::words::Bits;
-use super::{Hit, Offer, Order, Position, Query, per_night};
-use crate::calendar::NIGHTS_MAX;
+use super::{Hit, Offer, Order, Position, Query};
 use crate::discounts::Sale;
 use crate::stay::Region;
 
-/// No candidate yet.
-const NOBODY: u32 = u32::MAX;
-
-/// A night before its price is known.
-const NO_NIGHT: NightPrice = NightPrice {
-    amount: Krw::ZERO,
-    original: Krw::ZERO,
-    used: Used::None,
-};
+/// Room types that are looked at at once.
+const BLOCK: usize = Bits::WORD;
 
 /// No sale.
 const NO_SALE: u16 = u16::MAX;
@@ -63,13 +60,13 @@ impl Found {
         }
     }
 
-    /// Whether a hit at this position would be among them.
-    fn wants(&self, position: Position) -> bool {
-        self.hits.len() < self.limit
-            || self
-                .hits
-                .peek()
-                .is_some_and(|last| position < last.0.position)
+    /// Where the last of them stands, once there are as many as are wanted: only what comes before it is.
+    fn bar(&self) -> Option<Position> {
+        let is_full = self.hits.len() >= self.limit;
+        self.hits
+            .peek()
+            .filter(|_| is_full)
+            .map(|last| last.0.position)
     }
 
     fn put(&mut self, hit: Hit) {
@@ -88,7 +85,6 @@ impl Found {
 /// A sale as it applies to the nights of a query in one region.
 struct Applied<'a> {
     sale: &'a Arc<Sale>,
-    discount: Discount,
     /// The nights that it covers, from the lowest bit on.
     nights: u32,
     /// The room types that it covers; `None` for all.
@@ -96,63 +92,29 @@ struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    fn of(&self, room: usize, night: usize) -> Option<Discount> {
-        let covers = self.nights & (1 << night) != 0
-            && self
-                .rooms
-                .as_ref()
-                .is_none_or(|rooms| rooms.contains(room as u32));
-        covers.then_some(self.discount)
+    fn covers(&self, room: usize) -> bool {
+        self.rooms
+            .as_ref()
+            .is_none_or(|rooms| rooms.contains(room as u32))
     }
-}
 
-/// A room type that a query finds, with its cheapest offer.
-#[derive(Clone, Copy)]
-struct Candidate {
-    room: u32,
-    sale: u16,
-    amount: i64,
-}
+    /// What a night costs with it: [`money::lowest`], whose other two prices are in the column already.
+    fn cost(&self, night: usize, column: &Column, room: usize) -> i64 {
+        let cost = i64::from(column.costs[room]);
+        if self.nights & 1 << night == 0 {
+            return cost;
+        }
+        let price = Krw::new(i64::from(column.prices[room])).unwrap_or(Krw::ZERO);
+        cost.min(self.sale.discount.apply(price).get())
+    }
 
-/// What a sweep writes into: kept by its thread for the next one, since what is as large as this is dear to allocate.
-#[derive(Default)]
-struct Scratch {
-    rooms: Vec<u32>,
-    candidates: Vec<Candidate>,
-    /// By stay: its cheapest candidate.
-    cheapest: Vec<u32>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// Adds a region's hits to those that were found.
-pub(super) fn search(
-    shard: &Shard,
-    region: Region,
-    query: &Query,
-    sales: &[Arc<Sale>],
-    found: &mut Found,
-) {
-    let Some(columns) = shard.columns(query) else {
-        return;
-    };
-    let sales = applied(shard, region, query, sales);
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.find_rooms(shard, query, &columns);
-        scratch.make_offers(query, &columns, &sales);
-        scratch.list(shard, query, found, |candidate| {
-            let sale = sales.get(usize::from(candidate.sale));
-            Offer {
-                amount: candidate.amount,
-                original: stay_price(&columns, candidate.room as usize, sale)
-                    .original
-                    .get(),
-                sale: sale.map(|applied| Arc::clone(&applied.sale.id)),
-            }
-        });
-    });
+    /// The most that so many nights may cost without it if they cost at most `amount` with it.
+    fn most_without(&self, nights: i64, amount: i64) -> i64 {
+        match self.sale.discount {
+            Discount::Percent(off) => amount.saturating_mul(100) / (100 - i64::from(off.get())),
+            Discount::Amount(off) => amount.saturating_add(off.get().saturating_mul(nights)),
+        }
+    }
 }
 
 /// The sales that cover something here.
@@ -192,7 +154,6 @@ fn applied<'a>(
             };
             Some(Applied {
                 sale,
-                discount: sale.discount,
                 nights,
                 rooms,
             })
@@ -200,149 +161,305 @@ fn applied<'a>(
         .collect()
 }
 
-/// Keeps those of `rooms` of which something is true. Without a branch: what is true of every other room type would be
-/// guessed wrong every other time.
-fn keep(rooms: &mut Vec<u32>, is_kept: impl Fn(usize) -> bool) {
-    let mut kept = 0;
-    for at in 0..rooms.len() {
-        let room = rooms[at];
-        rooms[kept] = room;
-        kept += usize::from(is_kept(room as usize));
-    }
-    rooms.truncate(kept);
+/// What whole stays may cost, if a night of so many may cost between `min` and `max` on average and rounded up.
+fn amounts(min: i64, max: i64, nights: i64) -> RangeInclusive<i64> {
+    let least = min.saturating_sub(1).saturating_mul(nights);
+    least.saturating_add(1)..=max.saturating_mul(nights)
 }
 
-impl Scratch {
-    /// The room types that fit and can be had in every night.
-    fn find_rooms(&mut self, shard: &Shard, query: &Query, columns: &[&Column]) {
-        let rooms = &mut self.rooms;
-        rooms.clear();
-        rooms.extend(0..shard.room_nos.len() as u32);
-        keep(rooms, |room| {
-            let amenities = shard.amenities[shard.room_stays[room] as usize];
-            (shard.room_capacities[room] >= query.guests) & amenities.contains(query.amenities)
-        });
-        if !query.words.is_empty() {
-            let with = shard.words.find(&query.words, shard.cards.len());
-            keep(rooms, |room| with.contains(shard.room_stays[room]));
-        }
-        let count = query.nights.count();
-        for column in columns {
-            keep(rooms, |room| {
-                (column.left[room] > 0) & (column.terms[room].min_nights() <= count)
-            });
-        }
-    }
+/// A room type that a query finds, with its cheapest offer.
+#[derive(Clone, Copy)]
+struct Candidate {
+    room: usize,
+    sale: u16,
+    amount: i64,
+}
 
-    /// What each of them costs by its cheapest offer, where that is asked for.
-    fn make_offers(&mut self, query: &Query, columns: &[&Column], sales: &[Applied<'_>]) {
-        let prices = query.min_price..=query.max_price;
-        let any_price = prices == (0..=i64::MAX);
-        let count = query.nights.count();
-        self.candidates.clear();
-        for room in &self.rooms {
-            let (amount, sale) = offer(columns, *room as usize, sales);
-            if any_price || prices.contains(&per_night(amount, count)) {
-                self.candidates.push(Candidate {
-                    room: *room,
-                    sale,
-                    amount,
-                });
-            }
-        }
-    }
-
-    /// Puts the cheapest of each stay among what was found.
-    fn list(
-        &mut self,
-        shard: &Shard,
-        query: &Query,
-        found: &mut Found,
-        offer: impl Fn(&Candidate) -> Offer,
-    ) {
-        self.cheapest.clear();
-        self.cheapest.resize(shard.cards.len(), NOBODY);
-        for (at, candidate) in (0_u32..).zip(&self.candidates) {
-            let cheapest = &mut self.cheapest[shard.room_stays[candidate.room as usize] as usize];
-            let so_far = self.candidates.get(*cheapest as usize);
-            let is_cheaper = so_far.is_none_or(|so_far| {
-                let key = |of: &Candidate| (of.amount, shard.room_nos[of.room as usize]);
-                key(candidate) < key(so_far)
-            });
-            if is_cheaper {
-                *cheapest = at;
-            }
-        }
-        for (at, candidate) in (0_u32..).zip(&self.candidates) {
-            let room = candidate.room as usize;
-            let stay = shard.room_stays[room] as usize;
-            if self.cheapest[stay] != at {
-                continue;
-            }
-            let position = Position {
-                key: match query.order {
-                    Order::Price => candidate.amount,
-                    Order::Rating => -i64::from(shard.ratings[stay]),
-                    Order::Distance(from) => from.apart(shard.points[stay]),
-                },
-                stay_no: shard.stay_nos[stay],
-            };
-            if query.after.is_some_and(|after| position <= after) || !found.wants(position) {
-                continue;
-            }
-            found.put(Hit {
-                position,
-                card: Arc::clone(&shard.cards[stay]),
-                room_type_id: shard.room_ids[room],
-                offer: offer(candidate),
-            });
+/// Adds a region's hits to those that were found.
+pub(super) fn search(
+    shard: &Shard,
+    region: Region,
+    query: &Query,
+    sales: &[Arc<Sale>],
+    found: &mut Found,
+) {
+    let Some(sweep) = Sweep::new(shard, region, query, sales) else {
+        return;
+    };
+    match (&sweep.with_words, query.order) {
+        (Some(stays), _) => stays.iter().for_each(|stay| sweep.look_at(stay, found)),
+        (None, Order::Price) => sweep.by_price(found),
+        (None, Order::Rating | Order::Distance(_)) => {
+            (0..shard.cards.len() as u32).for_each(|stay| sweep.look_at(stay, found));
         }
     }
 }
 
-/// What a room type costs and by which sale.
-fn offer(columns: &[&Column], room: usize, sales: &[Applied<'_>]) -> (i64, u16) {
-    let amount = columns.iter().map(|column| {
-        // A night without a discount is the common one, and is its own lowest price.
-        if column.terms[room].has_own() {
-            night_price(column, room, None).amount.get()
-        } else {
-            i64::from(column.prices[room])
+struct Sweep<'a> {
+    shard: &'a Shard,
+    query: &'a Query,
+    guests: u8,
+    /// How many.
+    nights: u8,
+    columns: Vec<&'a Column>,
+    sales: Vec<Applied<'a>>,
+    /// What a stay may cost.
+    amounts: RangeInclusive<i64>,
+    /// The stays that have the words; `None` if there are none to have.
+    with_words: Option<Bits>,
+}
+
+impl<'a> Sweep<'a> {
+    /// `None` if nothing can be found.
+    fn new(
+        shard: &'a Shard,
+        region: Region,
+        query: &'a Query,
+        sales: &'a [Arc<Sale>],
+    ) -> Option<Self> {
+        let nights = query.nights.count();
+        let words = &query.words;
+        Some(Self {
+            shard,
+            query,
+            guests: u8::try_from(query.guests).ok()?,
+            nights: u8::try_from(nights).ok()?,
+            columns: shard.columns(query)?,
+            sales: applied(shard, region, query, sales),
+            amounts: amounts(query.min_price, query.max_price, i64::from(nights)),
+            with_words: (!words.is_empty()).then(|| shard.words.find(words, shard.cards.len())),
+        })
+    }
+
+    /// Looks at those room types that may be cheap enough.
+    fn by_price(&self, found: &mut Found) {
+        let mut covered: Option<Bits> = None;
+        for rooms in self.sales.iter().filter_map(|sale| sale.rooms.as_ref()) {
+            match &mut covered {
+                Some(covered) => covered.add_those_in(rooms),
+                None => covered = Some(rooms.clone()),
+            }
         }
-    });
-    let mut chosen = (amount.sum::<i64>(), NO_SALE);
-    for (index, sale) in (0_u16..).zip(sales) {
-        if sale
-            .rooms
-            .as_ref()
-            .is_some_and(|rooms| !rooms.contains(room as u32))
-        {
-            continue;
+        let rooms = self.shard.room_nos.len();
+        for start in (0..rooms).step_by(BLOCK) {
+            let block = start..rooms.min(start + BLOCK);
+            let mut near = self.within(block.clone(), &self.wanted(found));
+            if let Some(covered) = &covered {
+                near |= covered.word(start);
+            }
+            if near == 0 {
+                continue;
+            }
+            near &= self.fitting(block);
+            while near != 0 {
+                self.look_at_room(start + near.trailing_zeros() as usize, found);
+                near &= near - 1;
+            }
         }
-        let amount = columns
+    }
+
+    /// What the nights may cost without a sale where an offer may still be among what is found, but for sales that don't
+    /// cover all of the region.
+    fn wanted(&self, found: &Found) -> RangeInclusive<u32> {
+        let after = self.query.after.map_or(i64::MIN, |after| after.key);
+        let bar = found.bar().map_or(i64::MAX, |bar| bar.key);
+        let least = *self.amounts.start().max(&after);
+        let most = *self.amounts.end().min(&bar);
+        let whole = self.sales.iter().filter(|sale| sale.rooms.is_none());
+        let most = whole
+            .map(|sale| sale.most_without(i64::from(self.nights), most))
+            .fold(most, i64::max);
+        let clamped = |amount: i64| amount.clamp(0, i64::from(u32::MAX)) as u32;
+        if most < 0 {
+            return 1..=0;
+        }
+        clamped(least)..=clamped(most)
+    }
+
+    /// Which of some room types cost so much without a sale, from the lowest bit on.
+    fn within(&self, rooms: Range<usize>, amounts: &RangeInclusive<u32>) -> u64 {
+        let mut sums = [0_u32; BLOCK];
+        for column in &self.columns {
+            for (sum, cost) in sums.iter_mut().zip(&column.costs[rooms.clone()]) {
+                *sum = sum.wrapping_add(*cost);
+            }
+        }
+        let (least, most) = (*amounts.start(), *amounts.end());
+        let mut flags = [0_u8; BLOCK];
+        for (flag, sum) in flags[..rooms.len()].iter_mut().zip(&sums) {
+            *flag = u8::from((least <= *sum) & (*sum <= most));
+        }
+        bits(&flags)
+    }
+
+    /// Which of some room types fit and can be had in every night, from the lowest bit on.
+    fn fitting(&self, rooms: Range<usize>) -> u64 {
+        let mut flags = [0_u8; BLOCK];
+        let capacities = &self.shard.room_capacities[rooms.clone()];
+        for (flag, capacity) in flags.iter_mut().zip(capacities) {
+            *flag = u8::from(*capacity >= self.guests);
+        }
+        for column in &self.columns {
+            for (flag, least) in flags.iter_mut().zip(&column.min_nights[rooms.clone()]) {
+                *flag &= u8::from(*least <= self.nights);
+            }
+        }
+        bits(&flags)
+    }
+
+    /// Puts the stay of a room type that fits among what was found, if this is its cheapest.
+    fn look_at_room(&self, room: usize, found: &mut Found) {
+        let stay = self.shard.room_stays[room];
+        if !self.has_amenities(stay) {
+            return;
+        }
+        let cheapest = self.cheapest(stay);
+        if let Some(cheapest) = cheapest.filter(|cheapest| cheapest.room == room) {
+            self.put(stay, cheapest.amount, cheapest, found);
+        }
+    }
+
+    /// Puts a stay among what was found, if it belongs there.
+    fn look_at(&self, stay: u32, found: &mut Found) {
+        let key = match self.query.order {
+            Order::Price => None,
+            Order::Rating => Some(-i64::from(self.shard.ratings[stay as usize])),
+            Order::Distance(from) => Some(from.apart(self.shard.points[stay as usize])),
+        };
+        if key.is_some_and(|key| !self.wants(stay, key, found)) || !self.has_amenities(stay) {
+            return;
+        }
+        if let Some(cheapest) = self.cheapest(stay) {
+            self.put(stay, key.unwrap_or(cheapest.amount), cheapest, found);
+        }
+    }
+
+    fn has_amenities(&self, stay: u32) -> bool {
+        self.shard.amenities[stay as usize].contains(self.query.amenities)
+    }
+
+    fn position(&self, stay: u32, key: i64) -> Position {
+        Position {
+            key,
+            stay_no: self.shard.stay_nos[stay as usize],
+        }
+    }
+
+    /// Whether a stay of this key would be among what is found.
+    fn wants(&self, stay: u32, key: i64, found: &Found) -> bool {
+        let position = self.position(stay, key);
+        self.query.after.is_none_or(|after| after < position)
+            && found.bar().is_none_or(|bar| position < bar)
+    }
+
+    /// The cheapest room type of a stay that fits and can be had in every night.
+    fn cheapest(&self, stay: u32) -> Option<Candidate> {
+        let rooms = self
+            .shard
+            .rooms_of(stay)
+            .filter(|room| self.fits(*room))
+            .map(|room| self.offer(room))
+            .filter(|offer| self.amounts.contains(&offer.amount));
+        rooms.min_by_key(|offer| (offer.amount, self.shard.room_nos[offer.room]))
+    }
+
+    fn fits(&self, room: usize) -> bool {
+        self.shard.room_capacities[room] >= self.guests
+            && self
+                .columns
+                .iter()
+                .all(|column| column.min_nights[room] <= self.nights)
+    }
+
+    /// What a room type costs and by which sale.
+    fn offer(&self, room: usize) -> Candidate {
+        let costs = self.columns.iter().map(|column| column.costs[room]);
+        let mut offer = Candidate {
+            room,
+            sale: NO_SALE,
+            amount: costs.map(i64::from).sum(),
+        };
+        for (index, sale) in (0_u16..).zip(&self.sales) {
+            if !sale.covers(room) {
+                continue;
+            }
+            let nights = self.columns.iter().enumerate();
+            let amount = nights
+                .map(|(night, column)| sale.cost(night, column, room))
+                .sum();
+            if amount < offer.amount {
+                (offer.amount, offer.sale) = (amount, index);
+            }
+        }
+        offer
+    }
+
+    fn put(&self, stay: u32, key: i64, candidate: Candidate, found: &mut Found) {
+        if !self.wants(stay, key, found) {
+            return;
+        }
+        let prices = self
+            .columns
             .iter()
-            .enumerate()
-            .map(|(night, column)| night_price(column, room, sale.of(room, night)).amount.get());
-        let amount = amount.sum::<i64>();
-        if amount < chosen.0 {
-            chosen = (amount, index);
+            .map(|column| column.prices[candidate.room]);
+        let sale = self.sales.get(usize::from(candidate.sale));
+        found.put(Hit {
+            position: self.position(stay, key),
+            card: Arc::clone(&self.shard.cards[stay as usize]),
+            room_type_id: self.shard.room_ids[candidate.room],
+            offer: Offer {
+                amount: candidate.amount,
+                original: prices.map(i64::from).sum(),
+                sale: sale.map(|applied| Arc::clone(&applied.sale.id)),
+            },
+        });
+    }
+}
+
+/// Flags of 0 or 1 as bits, the first one the lowest.
+fn bits(flags: &[u8; BLOCK]) -> u64 {
+    // Moves the lowest bit of byte i to bit 56 + i, and nothing else there.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let (eights, _) = flags.as_chunks();
+    eights.iter().rev().fold(0, |bits, eight| {
+        bits << 8 | u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_bits_in_their_order() {
+        for wanted in [0, 1, 0x8000_0000_0000_0001, 0x0123_4567_89ab_cdef, u64::MAX] {
+            let flags = std::array::from_fn(|at| (wanted >> at & 1) as u8);
+            assert_eq!(bits(&flags), wanted);
         }
     }
-    chosen
-}
 
-fn night_price(column: &Column, room: usize, sale: Option<Discount>) -> NightPrice {
-    let price = Krw::new(i64::from(column.prices[room])).unwrap_or(Krw::ZERO);
-    lowest(price, column.own(room, column.terms[room]), sale)
-}
-
-/// What a room type costs with one sale.
-fn stay_price(columns: &[&Column], room: usize, sale: Option<&Applied<'_>>) -> StayPrice {
-    let mut nights = [NO_NIGHT; NIGHTS_MAX as usize];
-    let nights = &mut nights[..columns.len()];
-    for (index, (night, column)) in nights.iter_mut().zip(columns).enumerate() {
-        *night = night_price(column, room, sale.and_then(|sale| sale.of(room, index)));
+    #[test]
+    fn bounds_of_a_night_are_bounds_of_the_stay() {
+        for nights in 1..=4 {
+            for (min, max) in [
+                (0, 3),
+                (2, 2),
+                (3, 1),
+                (-5, -1),
+                (1, i64::MAX),
+                (i64::MAX, 0),
+            ] {
+                let stays = amounts(min, max, nights);
+                for amount in 0..20 {
+                    let per_night = super::super::per_night(amount, nights as i32);
+                    let expected = (min..=max).contains(&per_night);
+                    assert_eq!(
+                        stays.contains(&amount),
+                        expected,
+                        "{amount} {min} {max} {nights}"
+                    );
+                }
+            }
+        }
     }
-    // Thirty nights of the dearest rooms are far from what 64 bits hold.
-    StayPrice::of(&*nights).unwrap_or_default()
 }

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
+    /// Numbers that are looked at at once.
+    pub(super) const WORD: usize = u64::BITS as usize;
+
     /// None of the numbers below `size`.
     pub(super) fn empty(size: usize) -> Self {
         Self(vec![0; size.div_ceil(64)])
@@ -18,6 +21,26 @@ impl Bits {
 
     pub(super) fn contains(&self, number: u32) -> bool {
         self.0[number as usize / 64] & (1 << (number % 64)) != 0
+    }
+
+    /// Which of the numbers from `first` on, a multiple of [`Bits::WORD`], are in it, from the lowest bit on.
+    pub(super) fn word(&self, first: usize) -> u64 {
+        self.0[first / Self::WORD]
+    }
+
+    /// Each of the numbers, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        (0_u32..).zip(&self.0).flat_map(|(at, word)| {
+            let rest = |word: &u64| Some(word & (word - 1)).filter(|rest| *rest != 0);
+            std::iter::successors(Some(*word).filter(|word| *word != 0), rest)
+                .map(move |word| at * u64::BITS + word.trailing_zeros())
+        })
+    }
+
+    pub(super) fn add_those_in(&mut self, other: &Self) {
+        for (mine, others) in self.0.iter_mut().zip(&other.0) {
+            *mine |= others;
+        }
     }
 
     fn keep_those_in(&mut self, other: &Self) {
@@ -80,6 +103,20 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_into_it_in_order() {
+        let numbers = [0, 63, 64, 130, 191];
+        let mut bits = Bits::empty(192);
+        numbers.iter().for_each(|number| bits.insert(*number));
+        let mut others = Bits::empty(192);
+        others.insert(5);
+        assert_eq!(bits.iter().collect::<Vec<_>>(), numbers);
+        assert_eq!(bits.word(64), 1);
+        bits.add_those_in(&others);
+        assert_eq!(bits.iter().count(), numbers.len() + 1);
+        assert!(bits.contains(5) && !bits.contains(6));
+    }
 
     #[test]
     fn texts_are_found_by_parts_of_their_words() {
