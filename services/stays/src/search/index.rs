@@ -10,15 +10,18 @@
 //! the microseconds of one sweep or of one room type's change.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use money::{Discount, Krw, Percent, lowest};
 use uuid::Uuid;
 
 use super::scan::{self, Found};
-use super::words::Words;
-use super::{Hit, Query};
+use super::words::{Bits, Words};
+use super::{Hit, Order, Query};
 use crate::calendar::{Day, HORIZON_DAYS, NIGHTS_MAX};
 use crate::discounts::Sale;
 use crate::stay::{Amenities, Card, Point, Region};
@@ -33,6 +36,9 @@ const PRICE_MAX: u32 = 100_000_000;
 // The nights of a stay are added up in 32 bits.
 const _: () = assert!(PRICE_MAX as i64 * NIGHTS_MAX as i64 <= u32::MAX as i64);
 
+/// Room types that searches pass over at once.
+pub(super) const BLOCK: usize = Bits::WORD;
+
 /// The fewest nights of a stay on a date where none is long enough: no room is left, or there is no calendar.
 const NEVER: u8 = u8::MAX;
 
@@ -44,8 +50,11 @@ const NOBODY: u32 = u32::MAX;
 pub(super) struct Column {
     /// What the night costs without any discount, in whole won.
     pub(super) prices: Vec<u32>,
-    /// What it costs without a sale: the lowest of the price and the price with the host's own discount.
+    /// What it costs without a sale: the lowest of the price and the price with the host's own discount. [`PRICE_MAX`]
+    /// where it can't be had.
     pub(super) costs: Vec<u32>,
+    /// The lowest cost of each [`BLOCK`] of room types.
+    pub(super) floors: Vec<u32>,
     /// The fewest nights of a stay that includes the night; [`NEVER`] where it can't be had.
     pub(super) min_nights: Vec<u8>,
 }
@@ -59,12 +68,30 @@ impl Column {
 
     fn resize(&mut self, rooms: usize) {
         resize(&mut self.prices, rooms, 0);
-        resize(&mut self.costs, rooms, 0);
+        resize(&mut self.costs, rooms, PRICE_MAX);
+        resize(&mut self.floors, rooms.div_ceil(BLOCK), PRICE_MAX);
         resize(&mut self.min_nights, rooms, NEVER);
     }
 
+    /// Bytes that it takes, next to which those of its few floors are nothing.
     fn bytes(&self) -> usize {
         vec_bytes(&self.prices) + vec_bytes(&self.costs) + vec_bytes(&self.min_nights)
+    }
+
+    /// Puts a night in its place.
+    fn put(&mut self, room: usize, price: u32, cost: u32, min_nights: u8) {
+        self.prices[room] = price;
+        self.min_nights[room] = min_nights;
+        let before = std::mem::replace(&mut self.costs[room], cost);
+        let block = room / BLOCK;
+        let floor = &mut self.floors[block];
+        if cost <= *floor {
+            *floor = cost;
+        } else if before == *floor {
+            let first = block * BLOCK;
+            let costs = &self.costs[first..self.costs.len().min(first + BLOCK)];
+            *floor = costs.iter().copied().fold(PRICE_MAX, u32::min);
+        }
     }
 }
 
@@ -99,6 +126,32 @@ fn vec_bytes<T>(column: &Vec<T>) -> usize {
     column.capacity() * size_of::<T>()
 }
 
+/// A box around points: its corners with the lowest and the highest coordinates.
+#[derive(Debug, Clone, Copy)]
+struct Around(Point, Point);
+
+impl Around {
+    fn add(&mut self, point: Point) {
+        let each = |of: fn(f64, f64) -> f64, one: Point| Point {
+            x: of(one.x, point.x),
+            y: of(one.y, point.y),
+            z: of(one.z, point.z),
+        };
+        *self = Self(each(f64::min, self.0), each(f64::max, self.1));
+    }
+
+    /// No point in the box is less than this apart from one: [`Point::apart`] of the nearest of the whole box. Rounding keeps
+    /// the order of numbers, so that this holds to the last bit.
+    fn apart(&self, from: Point) -> i64 {
+        let Self(low, high) = *self;
+        from.apart(Point {
+            x: from.x.clamp(low.x, high.x),
+            y: from.y.clamp(low.y, high.y),
+            z: from.z.clamp(low.z, high.z),
+        })
+    }
+}
+
 /// The stays of one region.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -108,6 +161,8 @@ pub(super) struct Shard {
     pub(super) amenities: Vec<Amenities>,
     pub(super) ratings: Vec<u16>,
     pub(super) points: Vec<Point>,
+    /// Around all points that there ever were.
+    around: Option<Around>,
     texts: Vec<Box<str>>,
     /// The room type that was added last; [`NOBODY`] if there is none.
     last_rooms: Vec<u32>,
@@ -138,6 +193,11 @@ impl Shard {
         (start..start + count)
             .map(|at| self.columns.get(at))
             .collect()
+    }
+
+    /// No stay is less than this apart from a point.
+    pub(super) fn apart(&self, from: Point) -> i64 {
+        self.around.map_or(i64::MAX, |around| around.apart(from))
     }
 
     /// The room types of a stay, in no order that matters.
@@ -193,6 +253,9 @@ impl Shard {
         let (at, stay_id) = (number as usize, stay.card.stay_id);
         let card = Arc::new(stay.card);
         self.text_bytes += text_bytes(&card, &stay.search_text);
+        self.around
+            .get_or_insert(Around(stay.point, stay.point))
+            .add(stay.point);
         if number == next {
             self.words.add(number, &stay.search_text);
             self.stay_nos.push(card.stay_no);
@@ -259,14 +322,13 @@ impl Shard {
             let Some(column) = column else { continue };
             let price = nights.prices[index].cast_unsigned();
             debug_assert!(price <= PRICE_MAX, "{price}");
-            let own = own_discount(nights.own_percents[index], nights.own_amounts[index]);
-            column.prices[at] = price;
-            column.costs[at] = cost(price, own);
-            column.min_nights[at] = if nights.left[index] > 0 {
-                u8::try_from(nights.min_nights[index]).unwrap_or(NEVER)
+            if nights.left[index] > 0 {
+                let own = own_discount(nights.own_percents[index], nights.own_amounts[index]);
+                let min_nights = u8::try_from(nights.min_nights[index]).unwrap_or(NEVER);
+                column.put(at, price, cost(price, own), min_nights);
             } else {
-                NEVER
-            };
+                column.put(at, price, PRICE_MAX, NEVER);
+            }
         }
     }
 }
@@ -301,11 +363,11 @@ impl Index {
 
     /// Whether it has every stay that there was when it was loaded, and hears of changes.
     pub fn is_loaded(&self) -> bool {
-        self.loaded.load(Ordering::Acquire)
+        self.loaded.load(Acquire)
     }
 
     pub(super) fn set_loaded(&self) {
-        self.loaded.store(true, Ordering::Release);
+        self.loaded.store(true, Release);
     }
 
     /// How many stays it has.
@@ -326,9 +388,15 @@ impl Index {
 
     /// The stays that a query finds while these sales are on, in its order.
     pub fn search(&self, query: &Query, sales: &[Arc<Sale>]) -> Vec<Hit> {
-        let regions: &[Region] = match &query.region {
-            Some(region) => std::slice::from_ref(region),
-            None => &Region::ALL,
+        let mut all = Region::ALL;
+        let regions: &[Region] = match (&query.region, query.order) {
+            (Some(region), _) => std::slice::from_ref(region),
+            (None, Order::Price | Order::Rating) => &all,
+            // What is near first, so that the rest need not be looked at.
+            (None, Order::Distance(from)) => {
+                all.sort_by_cached_key(|region| self.read(*region).apart(from));
+                &all
+            }
         };
         let mut found = Found::new(query.limit);
         for region in regions {
@@ -389,8 +457,10 @@ impl Index {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::stay::Place;
 
     #[test]
     fn a_night_costs_its_price_without_what_the_host_takes_off() {
@@ -402,6 +472,34 @@ mod tests {
         ] {
             assert_eq!(cost(10_001, own_discount(percent, amount)), expected);
         }
+    }
+
+    #[test]
+    fn a_floor_is_the_lowest_cost_of_its_block() {
+        let mut column = Column::with(BLOCK + 3);
+        let mut put = |room: usize, cost| {
+            column.put(room, cost, cost, 1);
+            [column.floors[0], column.floors[1]]
+        };
+        assert_eq!(put(3, 500), [500, PRICE_MAX]);
+        assert_eq!(put(4, 700), [500, PRICE_MAX]);
+        assert_eq!(put(BLOCK + 2, 900), [500, 900]);
+        assert_eq!(put(3, 800), [700, 900]);
+        assert_eq!(put(4, 100), [100, 900]);
+        assert_eq!(put(BLOCK + 2, PRICE_MAX), [100, PRICE_MAX]);
+    }
+
+    #[test]
+    fn nothing_in_a_box_is_nearer_than_the_box() {
+        let place = |lat, lng| Place::new(lat, lng).unwrap().point();
+        let points = [place(33.2, 126.1), place(33.5, 126.9), place(33.3, 126.5)];
+        let mut around = Around(points[0], points[0]);
+        points.iter().for_each(|point| around.add(*point));
+        for from in [place(37.5, 127.0), place(33.3, 126.5), place(-40.0, -50.0)] {
+            let nearest = points.iter().map(|point| from.apart(*point)).min();
+            assert!(Some(around.apart(from)) <= nearest);
+        }
+        assert_eq!(around.apart(points[2]), 0);
     }
 
     #[test]

@@ -11,24 +11,27 @@ use std::sync::Arc;
 
 use money::{Discount, Krw};
 
-use super::index::{Column, Shard};
+use super::index::{BLOCK, Column, Shard};
 use super::words::Bits;
 use super::{Hit, Offer, Order, Position, Query};
 use crate::discounts::Sale;
 use crate::stay::Region;
 
-/// Room types that are looked at at once.
-const BLOCK: usize = Bits::WORD;
-
 /// No sale.
 const NO_SALE: u16 = u16::MAX;
 
-/// A hit among hits, of which the last one in order is the greatest.
-struct Ranked(Hit);
+/// Where a stay stands among others, of which the last one in order is the greatest.
+struct Ranked {
+    position: Position,
+    stay: u32,
+    cheapest: Candidate,
+    /// Made when its region's sweep is over: most of what is found goes again before.
+    hit: Option<Hit>,
+}
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.position.cmp(&other.0.position)
+        self.position.cmp(&other.position)
     }
 }
 
@@ -40,7 +43,7 @@ impl PartialOrd for Ranked {
 
 impl PartialEq for Ranked {
     fn eq(&self, other: &Self) -> bool {
-        self.0.position == other.0.position
+        self.position == other.position
     }
 }
 
@@ -49,36 +52,47 @@ impl Eq for Ranked {}
 /// The first so many hits of what was seen so far: never sorts what nobody will see.
 pub(super) struct Found {
     limit: usize,
-    hits: BinaryHeap<Ranked>,
+    ranked: BinaryHeap<Ranked>,
 }
 
 impl Found {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
-            hits: BinaryHeap::with_capacity(limit + 1),
+            ranked: BinaryHeap::with_capacity(limit + 1),
         }
     }
 
     /// Where the last of them stands, once there are as many as are wanted: only what comes before it is.
     fn bar(&self) -> Option<Position> {
-        let is_full = self.hits.len() >= self.limit;
-        self.hits
+        let is_full = self.ranked.len() >= self.limit;
+        self.ranked
             .peek()
             .filter(|_| is_full)
-            .map(|last| last.0.position)
+            .map(|last| last.position)
     }
 
-    fn put(&mut self, hit: Hit) {
-        self.hits.push(Ranked(hit));
-        if self.hits.len() > self.limit {
-            self.hits.pop();
+    fn put(&mut self, ranked: Ranked) {
+        self.ranked.push(ranked);
+        if self.ranked.len() > self.limit {
+            self.ranked.pop();
         }
     }
 
+    /// Makes the hits that are yet to be made.
+    fn make_hits(&mut self, hit: impl Fn(&Ranked) -> Hit) {
+        let mut all = std::mem::take(&mut self.ranked).into_vec();
+        for ranked in &mut all {
+            if ranked.hit.is_none() {
+                ranked.hit = Some(hit(ranked));
+            }
+        }
+        self.ranked = all.into();
+    }
+
     pub(super) fn into_hits(self) -> Vec<Hit> {
-        let sorted = self.hits.into_sorted_vec();
-        sorted.into_iter().map(|Ranked(hit)| hit).collect()
+        let sorted = self.ranked.into_sorted_vec();
+        sorted.into_iter().filter_map(|ranked| ranked.hit).collect()
     }
 }
 
@@ -186,13 +200,21 @@ pub(super) fn search(
     let Some(sweep) = Sweep::new(shard, region, query, sales) else {
         return;
     };
-    match (&sweep.with_words, query.order) {
-        (Some(stays), _) => stays.iter().for_each(|stay| sweep.look_at(stay, found)),
-        (None, Order::Price) => sweep.by_price(found),
-        (None, Order::Rating | Order::Distance(_)) => {
-            (0..shard.cards.len() as u32).for_each(|stay| sweep.look_at(stay, found));
+    match query.order {
+        Order::Price => sweep.by_price(found),
+        Order::Rating => {
+            let ratings = &shard.ratings;
+            sweep.by_key(found, |stay| -i64::from(ratings[stay as usize]));
+        }
+        Order::Distance(from) => {
+            if found.bar().is_some_and(|bar| bar.key < shard.apart(from)) {
+                return;
+            }
+            let points = &shard.points;
+            sweep.by_key(found, |stay| from.apart(points[stay as usize]));
         }
     }
+    found.make_hits(|ranked| sweep.hit(ranked));
 }
 
 struct Sweep<'a> {
@@ -231,8 +253,40 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Looks at those room types that may be cheap enough.
+    /// Puts those stays among what was found whose keys are low enough.
+    fn by_key(&self, found: &mut Found, key: impl Fn(u32) -> i64) {
+        let mut keys = self.keys(found);
+        let mut look_at = |stay: u32| {
+            let key = key(stay);
+            if !keys.contains(&key) || !self.has_amenities(stay) {
+                return;
+            }
+            if self.wants(stay, key, found)
+                && let Some(cheapest) = self.cheapest(stay)
+            {
+                self.put(stay, key, cheapest, found);
+                keys = self.keys(found);
+            }
+        };
+        match &self.with_words {
+            Some(stays) => stays.iter().for_each(look_at),
+            None => (0..self.shard.cards.len() as u32).for_each(&mut look_at),
+        }
+    }
+
+    /// The keys of what may still be among what is found.
+    fn keys(&self, found: &Found) -> RangeInclusive<i64> {
+        let after = self.query.after.map_or(i64::MIN, |after| after.key);
+        after..=found.bar().map_or(i64::MAX, |bar| bar.key)
+    }
+
+    /// Puts the stays of those room types among what was found that may be cheap enough.
     fn by_price(&self, found: &mut Found) {
+        if let Some(stays) = &self.with_words {
+            let rooms = stays.iter().flat_map(|stay| self.shard.rooms_of(stay));
+            rooms.for_each(|room| self.look_at(room, found));
+            return;
+        }
         let mut covered: Option<Bits> = None;
         for rooms in self.sales.iter().filter_map(|sale| sale.rooms.as_ref()) {
             match &mut covered {
@@ -243,7 +297,15 @@ impl<'a> Sweep<'a> {
         let rooms = self.shard.room_nos.len();
         for start in (0..rooms).step_by(BLOCK) {
             let block = start..rooms.min(start + BLOCK);
-            let mut near = self.within(block.clone(), &self.wanted(found));
+            let wanted = self.wanted(found);
+            let floors = self
+                .columns
+                .iter()
+                .map(|column| column.floors[start / BLOCK]);
+            let mut near = 0;
+            if floors.sum::<u32>() <= *wanted.end() {
+                near = self.within(block.clone(), &wanted);
+            }
             if let Some(covered) = &covered {
                 near |= covered.word(start);
             }
@@ -252,7 +314,7 @@ impl<'a> Sweep<'a> {
             }
             near &= self.fitting(block);
             while near != 0 {
-                self.look_at_room(start + near.trailing_zeros() as usize, found);
+                self.look_at(start + near.trailing_zeros() as usize, found);
                 near &= near - 1;
             }
         }
@@ -261,10 +323,9 @@ impl<'a> Sweep<'a> {
     /// What the nights may cost without a sale where an offer may still be among what is found, but for sales that don't
     /// cover all of the region.
     fn wanted(&self, found: &Found) -> RangeInclusive<u32> {
-        let after = self.query.after.map_or(i64::MIN, |after| after.key);
-        let bar = found.bar().map_or(i64::MAX, |bar| bar.key);
-        let least = *self.amounts.start().max(&after);
-        let most = *self.amounts.end().min(&bar);
+        let keys = self.keys(found);
+        let least = *self.amounts.start().max(keys.start());
+        let most = *self.amounts.end().min(keys.end());
         let whole = self.sales.iter().filter(|sale| sale.rooms.is_none());
         let most = whole
             .map(|sale| sale.most_without(i64::from(self.nights), most))
@@ -307,30 +368,17 @@ impl<'a> Sweep<'a> {
         bits(&flags)
     }
 
-    /// Puts the stay of a room type that fits among what was found, if this is its cheapest.
-    fn look_at_room(&self, room: usize, found: &mut Found) {
+    /// Puts the stay of a room type among what was found, if this is its cheapest.
+    fn look_at(&self, room: usize, found: &mut Found) {
         let stay = self.shard.room_stays[room];
         if !self.has_amenities(stay) {
             return;
         }
         let cheapest = self.cheapest(stay);
-        if let Some(cheapest) = cheapest.filter(|cheapest| cheapest.room == room) {
+        if let Some(cheapest) = cheapest.filter(|cheapest| cheapest.room == room)
+            && self.wants(stay, cheapest.amount, found)
+        {
             self.put(stay, cheapest.amount, cheapest, found);
-        }
-    }
-
-    /// Puts a stay among what was found, if it belongs there.
-    fn look_at(&self, stay: u32, found: &mut Found) {
-        let key = match self.query.order {
-            Order::Price => None,
-            Order::Rating => Some(-i64::from(self.shard.ratings[stay as usize])),
-            Order::Distance(from) => Some(from.apart(self.shard.points[stay as usize])),
-        };
-        if key.is_some_and(|key| !self.wants(stay, key, found)) || !self.has_amenities(stay) {
-            return;
-        }
-        if let Some(cheapest) = self.cheapest(stay) {
-            self.put(stay, key.unwrap_or(cheapest.amount), cheapest, found);
         }
     }
 
@@ -394,25 +442,29 @@ impl<'a> Sweep<'a> {
         offer
     }
 
-    fn put(&self, stay: u32, key: i64, candidate: Candidate, found: &mut Found) {
-        if !self.wants(stay, key, found) {
-            return;
-        }
-        let prices = self
-            .columns
-            .iter()
-            .map(|column| column.prices[candidate.room]);
-        let sale = self.sales.get(usize::from(candidate.sale));
-        found.put(Hit {
+    fn put(&self, stay: u32, key: i64, cheapest: Candidate, found: &mut Found) {
+        found.put(Ranked {
             position: self.position(stay, key),
-            card: Arc::clone(&self.shard.cards[stay as usize]),
-            room_type_id: self.shard.room_ids[candidate.room],
+            stay,
+            cheapest,
+            hit: None,
+        });
+    }
+
+    fn hit(&self, ranked: &Ranked) -> Hit {
+        let Candidate { room, sale, amount } = ranked.cheapest;
+        let prices = self.columns.iter().map(|column| column.prices[room]);
+        let sale = self.sales.get(usize::from(sale));
+        Hit {
+            position: ranked.position,
+            card: Arc::clone(&self.shard.cards[ranked.stay as usize]),
+            room_type_id: self.shard.room_ids[room],
             offer: Offer {
-                amount: candidate.amount,
+                amount,
                 original: prices.map(i64::from).sum(),
                 sale: sale.map(|applied| Arc::clone(&applied.sale.id)),
             },
-        });
+        }
     }
 }
 
