@@ -140,8 +140,8 @@ impl Around {
         *self = Self(each(f64::min, self.0), each(f64::max, self.1));
     }
 
-    /// No point in the box is less than this apart from one: [`Point::apart`] of the nearest of the whole box. Rounding keeps
-    /// the order of numbers, so that this holds to the last bit.
+    /// No point in the box is less than this apart from one: [`Point::apart`] of the nearest of the whole box. Rounding
+    /// keeps the order of numbers, so that this holds to the last bit.
     fn apart(&self, from: Point) -> i64 {
         let Self(low, high) = *self;
         from.apart(Point {
@@ -208,8 +208,8 @@ impl Shard {
         })
     }
 
-    /// Bytes that it takes, but for what allocators and maps add to that. Counted without a look at each stay: it is asked
-    /// for again and again while searches wait.
+    /// Bytes that it takes, but for what allocators and maps add to that. Counted without a look at each stay: it is
+    /// asked for again and again while searches wait.
     fn bytes(&self) -> usize {
         let nights: usize = self.columns.iter().map(Column::bytes).sum();
         let cards = self.cards.len() * size_of::<Card>() + self.text_bytes;

@@ -1,9 +1,9 @@
 //! One sweep over a region.
 //!
-//! Most of what a sweep comes by is never shown: as soon as it has as many stays as are wanted, others have to come before
-//! the last of them. So it looks closely at few. By rating or distance it knows where a stay stands before what it costs.
-//! By price it adds up the nights of many room types at once, without sales, and passes over those that are too dear even
-//! with the largest discount that there may be.
+//! Most of what a sweep comes by is never shown: as soon as it has as many stays as are wanted, others have to come
+//! before the last of them. So it looks closely at few. By rating or distance it knows where a stay stands before what
+//! it costs. By price it passes over many room types at once, first by the lowest price among them, then by their sums
+//! of nights: those that are too dear even with the largest discount of the sales that cover the region.
 
 use std::collections::BinaryHeap;
 use std::ops::{Range, RangeInclusive};
@@ -287,13 +287,7 @@ impl<'a> Sweep<'a> {
             rooms.for_each(|room| self.look_at(room, found));
             return;
         }
-        let mut covered: Option<Bits> = None;
-        for rooms in self.sales.iter().filter_map(|sale| sale.rooms.as_ref()) {
-            match &mut covered {
-                Some(covered) => covered.add_those_in(rooms),
-                None => covered = Some(rooms.clone()),
-            }
-        }
+        let covered = self.covered();
         let rooms = self.shard.room_nos.len();
         for start in (0..rooms).step_by(BLOCK) {
             let block = start..rooms.min(start + BLOCK);
@@ -318,6 +312,15 @@ impl<'a> Sweep<'a> {
                 near &= near - 1;
             }
         }
+    }
+
+    /// The room types of sales that don't cover all of the region.
+    fn covered(&self) -> Option<Bits> {
+        let rooms = self.sales.iter().filter_map(|sale| sale.rooms.clone());
+        rooms.reduce(|mut all, rooms| {
+            all.add_those_in(&rooms);
+            all
+        })
     }
 
     /// What the nights may cost without a sale where an offer may still be among what is found, but for sales that don't
