@@ -255,17 +255,18 @@ impl<'a> Sweep<'a> {
 
     /// Puts those stays among what was found whose keys are low enough.
     fn by_key(&self, found: &mut Found, key: impl Fn(u32) -> i64) {
-        let mut keys = self.keys(found);
+        let (mut least, mut most) = self.keys(found);
         let mut look_at = |stay: u32| {
             let key = key(stay);
-            if !keys.contains(&key) || !self.has_amenities(stay) {
+            if key > most || key < least {
                 return;
             }
             if self.wants(stay, key, found)
+                && self.has_amenities(stay)
                 && let Some(cheapest) = self.cheapest(stay)
             {
                 self.put(stay, key, cheapest, found);
-                keys = self.keys(found);
+                (least, most) = self.keys(found);
             }
         };
         match &self.with_words {
@@ -274,19 +275,14 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// The keys of what may still be among what is found.
-    fn keys(&self, found: &Found) -> RangeInclusive<i64> {
+    /// The lowest and the highest key of what may still be among what is found.
+    fn keys(&self, found: &Found) -> (i64, i64) {
         let after = self.query.after.map_or(i64::MIN, |after| after.key);
-        after..=found.bar().map_or(i64::MAX, |bar| bar.key)
+        (after, found.bar().map_or(i64::MAX, |bar| bar.key))
     }
 
     /// Puts the stays of those room types among what was found that may be cheap enough.
     fn by_price(&self, found: &mut Found) {
-        if let Some(stays) = &self.with_words {
-            let rooms = stays.iter().flat_map(|stay| self.shard.rooms_of(stay));
-            rooms.for_each(|room| self.look_at(room, found));
-            return;
-        }
         let covered = self.covered();
         let rooms = self.shard.room_nos.len();
         for start in (0..rooms).step_by(BLOCK) {
@@ -326,9 +322,9 @@ impl<'a> Sweep<'a> {
     /// What the nights may cost without a sale where an offer may still be among what is found, but for sales that don't
     /// cover all of the region.
     fn wanted(&self, found: &Found) -> RangeInclusive<u32> {
-        let keys = self.keys(found);
-        let least = *self.amounts.start().max(keys.start());
-        let most = *self.amounts.end().min(keys.end());
+        let (least, most) = self.keys(found);
+        let least = least.max(*self.amounts.start());
+        let most = most.min(*self.amounts.end());
         let whole = self.sales.iter().filter(|sale| sale.rooms.is_none());
         let most = whole
             .map(|sale| sale.most_without(i64::from(self.nights), most))
@@ -374,7 +370,7 @@ impl<'a> Sweep<'a> {
     /// Puts the stay of a room type among what was found, if this is its cheapest.
     fn look_at(&self, room: usize, found: &mut Found) {
         let stay = self.shard.room_stays[room];
-        if !self.has_amenities(stay) {
+        if !self.has_amenities(stay) || !self.has_words(stay) {
             return;
         }
         let cheapest = self.cheapest(stay);
@@ -387,6 +383,12 @@ impl<'a> Sweep<'a> {
 
     fn has_amenities(&self, stay: u32) -> bool {
         self.shard.amenities[stay as usize].contains(self.query.amenities)
+    }
+
+    fn has_words(&self, stay: u32) -> bool {
+        self.with_words
+            .as_ref()
+            .is_none_or(|stays| stays.contains(stay))
     }
 
     fn position(&self, stay: u32, key: i64) -> Position {
