@@ -287,14 +287,14 @@ impl<'a> Sweep<'a> {
         let rooms = self.shard.room_nos.len();
         for start in (0..rooms).step_by(BLOCK) {
             let block = start..rooms.min(start + BLOCK);
-            let wanted = self.wanted(found);
+            let (least, most) = self.wanted(found);
             let floors = self
                 .columns
                 .iter()
                 .map(|column| column.floors[start / BLOCK]);
             let mut near = 0;
-            if floors.sum::<u32>() <= *wanted.end() {
-                near = self.within(block.clone(), &wanted);
+            if floors.sum::<u32>() <= most {
+                near = self.within(block.clone(), (least, most));
             }
             if let Some(covered) = &covered {
                 near |= covered.word(start);
@@ -319,9 +319,9 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// What the nights may cost without a sale where an offer may still be among what is found, but for sales that don't
-    /// cover all of the region.
-    fn wanted(&self, found: &Found) -> RangeInclusive<u32> {
+    /// The least and the most that the nights may cost without a sale where an offer may still be among what is found, but
+    /// for sales that don't cover all of the region.
+    fn wanted(&self, found: &Found) -> (u32, u32) {
         let (least, most) = self.keys(found);
         let least = least.max(*self.amounts.start());
         let most = most.min(*self.amounts.end());
@@ -331,20 +331,19 @@ impl<'a> Sweep<'a> {
             .fold(most, i64::max);
         let clamped = |amount: i64| amount.clamp(0, i64::from(u32::MAX)) as u32;
         if most < 0 {
-            return 1..=0;
+            return (1, 0);
         }
-        clamped(least)..=clamped(most)
+        (clamped(least), clamped(most))
     }
 
     /// Which of some room types cost so much without a sale, from the lowest bit on.
-    fn within(&self, rooms: Range<usize>, amounts: &RangeInclusive<u32>) -> u64 {
+    fn within(&self, rooms: Range<usize>, (least, most): (u32, u32)) -> u64 {
         let mut sums = [0_u32; BLOCK];
         for column in &self.columns {
             for (sum, cost) in sums.iter_mut().zip(&column.costs[rooms.clone()]) {
                 *sum = sum.wrapping_add(*cost);
             }
         }
-        let (least, most) = (*amounts.start(), *amounts.end());
         let mut flags = [0_u8; BLOCK];
         for (flag, sum) in flags[..rooms.len()].iter_mut().zip(&sums) {
             *flag = u8::from((least <= *sum) & (*sum <= most));
