@@ -309,9 +309,11 @@ impl Gateway {
             return Err(Refusal::new("INVALID_REQUEST"));
         }
         if payment.status == Status::WaitingForDeposit {
-            payment.status = Status::Canceled;
-            payment.balance_amount = 0;
-            return Ok(payment.clone());
+            // Nothing moves, and yet it is listed like any other cancel.
+            let transaction = kept.give_back(kept.payment.balance_amount, reason);
+            let payment = kept.payment.clone();
+            self.keep(transaction);
+            return Ok(payment);
         }
         if !matches!(
             payment.status,

@@ -141,7 +141,8 @@ pub(crate) fn date(at: Timestamp) -> Date {
 /// A transaction as it is settled; none before the day after.
 pub(crate) fn settle(transaction: &Transaction, today: Date) -> Option<Settlement> {
     let sold_date = date(transaction.at);
-    if sold_date >= today {
+    // Nobody paid into an account that was closed: nothing moved.
+    if sold_date >= today || transaction.approved_at.is_empty() {
         return None;
     }
     let reversed = transaction.status == Status::WaitingForDeposit;

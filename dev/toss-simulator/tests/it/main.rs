@@ -235,6 +235,37 @@ async fn the_fee_of_a_deposit_stays_when_the_money_goes_back() {
 }
 
 #[tokio::test]
+async fn the_cancel_of_an_account_that_nobody_paid_into_is_listed_and_not_settled() {
+    let world = World::start().await;
+    let session = world
+        .session(json!({"means": "VIRTUAL_ACCOUNT", "amount": 50_000}))
+        .await;
+    world.confirm(&session).await;
+    let key = session["paymentKey"].as_str().unwrap();
+    let path = format!("/v1/payments/{key}/cancel");
+    let (status, closed) = world.post(&path, &[], &json!({"cancelReason": "a"})).await;
+    assert_eq!((status, &closed["status"]), (200, &json!("CANCELED")));
+    assert_eq!(closed["approvedAt"], Value::Null);
+    let cancel = &closed["cancels"][0];
+    assert_eq!(cancel["cancelAmount"], 50_000);
+    let (_, listed) = world
+        .get("/v1/transactions?startDate=2020-01-01T00:00:00&endDate=2099-01-01T00:00:00")
+        .await;
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["status"], "CANCELED");
+    assert_eq!(listed[0]["transactionKey"], cancel["transactionKey"]);
+    world
+        .simulator
+        .age(key, Duration::from_secs(86_400))
+        .unwrap();
+    let yesterday = days_ago(1);
+    let settled = world
+        .settlements(&format!("startDate={yesterday}&endDate={yesterday}"))
+        .await;
+    assert!(settled.is_empty(), "{settled:?}");
+}
+
+#[tokio::test]
 async fn settlements_are_looked_for_by_either_date_and_come_in_pages() {
     let world = World::start().await;
     for n in 0..5 {

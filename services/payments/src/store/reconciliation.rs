@@ -1,6 +1,6 @@
 //! What the comparison of ledger and gateway needs, and what it found.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -115,6 +115,21 @@ impl Store {
             .into_iter()
             .map(|row| (row.transaction_key, row.amount))
             .collect())
+    }
+
+    /// Which of these payments the ledger has a capture of.
+    pub async fn captured_of(
+        &self,
+        payment_keys: &[String],
+    ) -> Result<HashSet<String>, StoreError> {
+        let rows = sqlx::query_scalar!(
+            "SELECT payment_key FROM payments WHERE payment_key = ANY($1) AND state = 'CAPTURED'",
+            payment_keys,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(while_doing("find the captures of payments"))?;
+        Ok(rows.into_iter().collect())
     }
 
     /// The transactions whose journals fall into a time.

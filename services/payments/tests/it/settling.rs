@@ -295,6 +295,10 @@ async fn an_account_that_nobody_paid_into_is_closed_when_its_order_is_over() {
             if code == "DEPOSIT_OVERDUE" || code == "CANCELED")
     );
     world.books_are_true().await;
+    // The gateway lists the cancel, with the whole amount. Nothing moved, and nothing differs.
+    world.until_compared().await;
+    let found = world.number("SELECT count(*) FROM discrepancies").await;
+    assert_eq!(found, 0);
 }
 
 #[tokio::test]
