@@ -187,7 +187,8 @@ impl Stores {
     pub(crate) async fn unfinished(&self) -> anyhow::Result<i64> {
         sqlx::query_scalar(
             "SELECT count(*) FROM orders WHERE room_type_id = ANY ($1)
-                AND phase NOT IN ('CONFIRMED', 'CANCELLED', 'EXPIRED', 'FAILED')",
+                AND phase NOT IN ('CONFIRMED', 'CANCELLED', 'EXPIRED', 'FAILED')
+                AND phase NOT LIKE 'REFUND_REFUSED_%'",
         )
         .bind(&self.room_types)
         .fetch_one(&self.orders)

@@ -198,7 +198,7 @@ fn bookings(books: &Books, orders: &HashMap<Uuid, &Order>, found: &mut Found) {
 }
 
 /// Where an order may go, from each phase.
-const WAYS: [(&str, &[&str]); 11] = [
+const WAYS: [(&str, &[&str]); 14] = [
     (
         "HOLDING",
         &[
@@ -235,9 +235,16 @@ const WAYS: [(&str, &[&str]); 11] = [
         &["CONFIRMED", "UNDOING_CANCELLED", "UNDOING_FAILED", "FAILED"],
     ),
     ("CONFIRMED", &["UNDOING_CANCELLED"]),
-    ("UNDOING_CANCELLED", &["CANCELLED"]),
-    ("UNDOING_EXPIRED", &["EXPIRED"]),
-    ("UNDOING_FAILED", &["FAILED"]),
+    (
+        "UNDOING_CANCELLED",
+        &["CANCELLED", "REFUND_REFUSED_CANCELLED"],
+    ),
+    ("UNDOING_EXPIRED", &["EXPIRED", "REFUND_REFUSED_EXPIRED"]),
+    ("UNDOING_FAILED", &["FAILED", "REFUND_REFUSED_FAILED"]),
+    // A person has the money given back after all.
+    ("REFUND_REFUSED_CANCELLED", &["CANCELLED"]),
+    ("REFUND_REFUSED_EXPIRED", &["EXPIRED"]),
+    ("REFUND_REFUSED_FAILED", &["FAILED"]),
     // Money that comes late goes back.
     ("CANCELLED", &["UNDOING_CANCELLED"]),
     ("EXPIRED", &["UNDOING_EXPIRED"]),
@@ -366,14 +373,26 @@ fn outcomes(books: &Books, found: &mut Found) {
                     );
                 }
             }
-            "CANCELLED" | "EXPIRED" | "FAILED" => {
+            "CANCELLED"
+            | "EXPIRED"
+            | "FAILED"
+            | "REFUND_REFUSED_CANCELLED"
+            | "REFUND_REFUSED_EXPIRED"
+            | "REFUND_REFUSED_FAILED" => {
                 let reservation = left.reservation.as_deref();
                 let let_go = matches!(reservation, None | Some("RELEASED" | "REFUSED"));
-                let nothing = Left {
+                // What the gateway refused to give back waits for a person. All else has ended.
+                let held = match order.phase.starts_with("REFUND_REFUSED") {
+                    true => order.total,
+                    false => 0,
+                };
+                let expected = Left {
                     reservation: left.reservation.clone(),
+                    in_ledger: held,
+                    at_gateway: held,
                     ..Left::default()
                 };
-                if left != nothing || !let_go {
+                if left != expected || !let_go {
                     found.add(
                         Rule::Ended,
                         format!("order {} is {}: {left:?}", order.order_id, order.phase),
@@ -611,9 +630,12 @@ fn answers(
         let now = orders.get(&end.order).map(|order| order.phase.as_str());
         // A booking may be cancelled; nothing else that was told is taken back.
         let stands = now == Some(&end.status)
-            || end.status == "CONFIRMED" && now == Some("CANCELLED")
-            || now
-                .is_some_and(|phase| phase.starts_with("UNDOING") && phase.ends_with(&end.status));
+            || end.status == "CONFIRMED"
+                && matches!(now, Some("CANCELLED" | "REFUND_REFUSED_CANCELLED"))
+            || now.is_some_and(|phase| {
+                let way = ["UNDOING", "REFUND_REFUSED"];
+                way.iter().any(|way| phase.starts_with(way)) && phase.ends_with(&end.status)
+            });
         if !stands {
             found.add(
                 Rule::Answers,

@@ -299,6 +299,61 @@ fn a_way_that_the_saga_has_not_is_found() {
     assert_eq!(rules, [Rule::Transitions]);
 }
 
+/// The gateway refuses to give back what the cancelled order had been paid with.
+fn refuse_the_refund(books: &mut Books) {
+    books.orders[1].phase = "REFUND_REFUSED_CANCELLED".to_owned();
+    let last = books
+        .history
+        .iter_mut()
+        .rfind(|entry| entry.order_id == CANCELLED)
+        .expect("it went somewhere");
+    last.event = "REFUND_REFUSED".to_owned();
+    last.to_phase = "REFUND_REFUSED_CANCELLED".to_owned();
+    books.journals.pop();
+    books.moved.pop();
+    books.balances.insert(format!("pay-{CANCELLED}"), 200_000);
+}
+
+#[test]
+fn a_refund_that_was_refused_rests_and_ends_when_a_person_gives_the_money_back() {
+    let rules = broken(|seen, books| {
+        refuse_the_refund(books);
+        seen.told.push(Told {
+            order: CANCELLED,
+            status: "CANCELLED".to_owned(),
+        });
+    });
+    assert_eq!(rules, []);
+    let rules = in_books(|books| {
+        refuse_the_refund(books);
+        books.orders[1].phase = "CANCELLED".to_owned();
+        books.history.push(Entry {
+            order_id: CANCELLED,
+            seq: 7,
+            at: datetime!(2027-01-01 1:01 UTC),
+            event: "PAYMENT_REFUNDED".to_owned(),
+            from_phase: "REFUND_REFUSED_CANCELLED".to_owned(),
+            to_phase: "CANCELLED".to_owned(),
+        });
+        books.journals.push(journal(CANCELLED, "REFUND", 200_000));
+        books.moved.push(moved(CANCELLED, "REFUND", 200_000));
+        books.balances.insert(format!("pay-{CANCELLED}"), 0);
+    });
+    assert_eq!(rules, []);
+}
+
+#[test]
+fn a_refused_refund_of_an_order_that_holds_anything_else_is_found() {
+    let rules = in_books(|books| {
+        refuse_the_refund(books);
+        books.reservations.push(Reservation {
+            order_id: CANCELLED,
+            state: "RESERVED".to_owned(),
+        });
+    });
+    assert_eq!(rules, [Rule::Ended]);
+}
+
 #[test]
 fn an_order_without_an_end_is_found() {
     let rules = in_books(|books| {
