@@ -54,7 +54,7 @@ pub static UNSETTLED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 pub static REFUNDS_REFUSED: LazyLock<IntGauge> = LazyLock::new(|| {
     int_gauge(
         "quokka_refunds_refused",
-        "Refunds that were refused while their money is still held. A person must give it back.",
+        "Refunds that were refused while money of their payment is held, or without any. A person must see to them.",
     )
 });
 

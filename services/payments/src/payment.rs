@@ -12,6 +12,8 @@ use crate::toss::RefundAccount;
 
 /// The code with which `orders` is told that no deposit came while the order could be paid.
 pub const DEPOSIT_OVERDUE: &str = "DEPOSIT_OVERDUE";
+/// How long after its order's end a virtual account is looked at: whoever decides about the order then has decided.
+pub const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 /// The code with which `orders` is told that another payment of the order came first.
 pub const ANOTHER_PAYMENT: &str = "ANOTHER_PAYMENT";
 
@@ -83,7 +85,7 @@ pub struct Payment {
     pub call_under_way: bool,
     /// Until when the order may be paid, by what `orders` said when the payment began.
     pub pay_by: Option<Timestamp>,
-    /// That time is over.
+    /// That time has been over for a while.
     pub overdue: bool,
 }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::metrics::{DISCREPANCIES, RECONCILED_AT};
-use crate::store::{Kind, Slice, Store, StoreError};
+use crate::store::{Captured, Kind, Slice, Store, StoreError};
 use crate::toss::{TRANSACTIONS_PAGE, Toss, Transaction, Unknown};
 
 /// The longest time that is compared at once: what is in memory then is bounded by it.
@@ -134,9 +134,7 @@ async fn compare_page(store: &Store, page: &[Transaction]) -> Result<(), Failed>
             .collect();
         let captured = store.captured_of(&payments).await?;
         missing.retain(|transaction| {
-            // Closing an account that nobody paid into is listed as a cancel, and moved nothing. If a capture was
-            // missed instead, that is missing by itself.
-            transaction.is_capture() || captured.contains(&transaction.payment_key)
+            needs_journal(transaction, captured.get(&transaction.payment_key).copied())
         });
     }
     let wrong: Vec<&Transaction> = page
@@ -168,6 +166,20 @@ async fn compare_page(store: &Store, page: &[Transaction]) -> Result<(), Failed>
         store.note_differences(kind, &keys, &payments).await?;
     }
     Ok(())
+}
+
+/// Whether the ledger ought to have a journal of a transaction, by what it has captured of the payment.
+fn needs_journal(transaction: &Transaction, captured: Option<Captured>) -> bool {
+    match captured {
+        // Closing an account that nobody paid into is listed as a cancel, and moved nothing. If a capture was missed
+        // instead, that is missing by itself.
+        None => transaction.is_capture(),
+        // A deposit that the bank took back and that came again: the journal of the first one stands for it.
+        Some(Captured::ByDeposit(amount)) if transaction.is_capture() => {
+            amount != transaction.amount
+        }
+        Some(_) => true,
+    }
 }
 
 async fn show(store: &Store) -> Result<(), StoreError> {

@@ -34,9 +34,13 @@ impl Handler for Commands {
         } = message;
         let accepted =
             store::accept_refund(tx, order_id.0, refund_id, amount.get(), &reason).await?;
-        if let store::Accepted::Refused(code) = accepted {
-            REFUNDS.with_label_values(&["refused"]).inc();
-            tracing::error!(order = %order_id.0, refund = %refund_id, code, "a refund can't be made");
+        match accepted {
+            store::Accepted::Refused(code) => {
+                REFUNDS.with_label_values(&["refused"]).inc();
+                tracing::error!(order = %order_id.0, refund = %refund_id, code, "a refund can't be made");
+            }
+            store::Accepted::GivenBack => REFUNDS.with_label_values(&["done"]).inc(),
+            store::Accepted::Promised | store::Accepted::Known => {}
         }
         Ok(())
     }
@@ -97,22 +101,26 @@ impl Work {
     /// A refusal may come after an earlier call that did it: the gateway is asked before it is believed.
     async fn refund_refused(&self, refund: &OpenRefund, code: &str) -> Result<(), StoreError> {
         let payment = &refund.payment;
-        match self
+        let found = match self
             .toss()
             .payment(payment.order_id, &payment.payment_key)
             .await
         {
-            Ok(Some(gateway)) => {
-                if self.is_done(refund, &gateway).await? {
-                    return Ok(());
-                }
-            }
-            Ok(None) => {}
+            Ok(found) => found,
             Err(_) => return self.later(refund, true, false).await,
+        };
+        if let Some(gateway) = &found
+            && self.is_done(refund, gateway).await?
+        {
+            return Ok(());
         }
         tracing::error!(refund = %refund.refund_id, code, "the gateway refuses a refund");
         self.store().refuse_refund(refund.refund_id, code).await?;
-        Ok(())
+        match found {
+            // Nothing is owed of a deposit that was taken back.
+            Some(gateway) if gateway.is_not_paid() => self.reversed(payment, &gateway).await,
+            _ => Ok(()),
+        }
     }
 
     /// Posts what the gateway has given back, and says whether the refund is part of it.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 pub use payments::{Begun, Due, Intended, WebhookSender};
-pub use reconciliation::{Kind, Slice};
+pub use reconciliation::{Captured, Kind, Slice};
 pub use refunds::{Accepted, accept as accept_refund};
 
 /// A statement that failed, and what it was for.

@@ -25,7 +25,9 @@ use uuid::Uuid;
 use self::wire::{CallError, Http};
 use crate::metrics::GATEWAY_REQUESTS;
 
-pub use model::{Cancel, GatewayPayment, RefundAccount, Standing, Transaction, means_of};
+pub use model::{
+    Cancel, GatewayPayment, RefundAccount, Standing, Transaction, VIRTUAL_ACCOUNT, means_of,
+};
 
 /// Transactions of one page.
 pub const TRANSACTIONS_PAGE: usize = 1_000;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::orders::{self, Answer, Orders};
-use crate::payment::{DEPOSIT_OVERDUE, Payment, State, pause};
+use crate::payment::{DEPOSIT_OVERDUE, OVERDUE_AFTER, Payment, State, pause};
 use crate::store::{Intended, Store, StoreError};
 use crate::toss::{GatewayPayment, Outcome, Refusal, Standing, TRANSACTIONS_PAGE, Toss};
 
@@ -17,8 +17,6 @@ use crate::toss::{GatewayPayment, Outcome, Refusal, Standing, TRANSACTIONS_PAGE,
 const CALL_MARGIN: Duration = Duration::from_secs(5);
 /// How long after a payment's capture its transaction may be dated, or before it.
 const DATED_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
-/// How long after its order's end a virtual account is looked at: whoever decides about the order then has decided.
-const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 /// Pages of transactions that are looked through for a capture: a minute's payments of a busy shop.
 const PAGES_MAX: usize = 20;
 
@@ -154,13 +152,13 @@ impl Work {
         };
         let standing = found.as_ref().map(GatewayPayment::standing);
         match (payment.state, standing, found) {
-            (State::Captured, Some(Standing::WaitingForDeposit), _) => self.reversed(payment).await,
-            (State::Captured, _, Some(gateway)) => self.given_back(payment, &gateway).await,
-            (
-                State::Captured | State::Refused,
-                Some(Standing::NotYet | Standing::Failed(_)) | None,
-                _,
-            ) => self.store().rest(payment.payment_id).await,
+            (State::Captured, Some(Standing::Captured), Some(gateway)) => {
+                self.given_back(payment, &gateway).await
+            }
+            (State::Captured, _, Some(gateway)) if gateway.is_not_paid() => {
+                self.reversed(payment, &gateway).await
+            }
+            (State::Captured, ..) => self.store().rest(payment.payment_id).await,
             (_, Some(Standing::Captured), Some(gateway)) => self.captured(payment, &gateway).await,
             (State::Refused, ..) => self.store().rest(payment.payment_id).await,
             (State::Intent, Some(Standing::WaitingForDeposit), Some(gateway)) => {
@@ -306,10 +304,21 @@ impl Work {
     }
 
     /// The gateway took a deposit back that the ledger has. Nobody here can say what that means for the order, so a
-    /// person is told; should the deposit come again, that is over.
-    async fn reversed(&self, payment: &Payment) -> Result<(), StoreError> {
-        let poll = self.times().deposit_poll;
-        if self.store().reversed(payment.payment_id, poll).await? {
+    /// person is told; should the deposit come again, that is over. Into a closed account none does.
+    pub async fn reversed(
+        &self,
+        payment: &Payment,
+        gateway: &GatewayPayment,
+    ) -> Result<(), StoreError> {
+        // That the account was closed is listed as a cancel, and evens the ledger out.
+        self.post_refunds(payment, gateway).await?;
+        let open = gateway.standing() == Standing::WaitingForDeposit;
+        let again_after = open.then(|| self.times().deposit_poll);
+        if self
+            .store()
+            .reversed(payment.payment_id, again_after)
+            .await?
+        {
             tracing::error!(payment = %payment.payment_id, "the gateway took a deposit back");
         }
         Ok(())
@@ -383,7 +392,19 @@ impl Work {
     }
 
     /// Posts what was given back of a captured payment, by us or by somebody at the gateway.
-    pub async fn given_back(
+    async fn given_back(
+        &self,
+        payment: &Payment,
+        gateway: &GatewayPayment,
+    ) -> Result<(), StoreError> {
+        self.post_refunds(payment, gateway).await?;
+        if gateway.is_held() {
+            self.store().deposit_stands(payment.payment_id).await?;
+        }
+        self.store().rest(payment.payment_id).await
+    }
+
+    async fn post_refunds(
         &self,
         payment: &Payment,
         gateway: &GatewayPayment,
@@ -394,7 +415,7 @@ impl Work {
                 tracing::warn!(payment = %payment.payment_id, "money was given back at the gateway by somebody else");
             }
         }
-        self.store().rest(payment.payment_id).await
+        Ok(())
     }
 
     async fn postpone(

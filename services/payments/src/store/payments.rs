@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, secs, while_doing};
 use crate::ledger::{self, Journal, Movement, database_time, timestamp};
 use crate::metrics::PAYMENTS;
-use crate::payment::{ANOTHER_PAYMENT, DepositTo, Payment, State};
+use crate::payment::{ANOTHER_PAYMENT, DepositTo, OVERDUE_AFTER, Payment, State};
 use crate::toss::{GatewayPayment, means_of};
 
 /// A forged webhook can't have the gateway asked about a payment more often than this.
@@ -47,7 +47,7 @@ pub struct Unsettled {
     pub payments: i64,
     /// Refunds likewise.
     pub refunds: i64,
-    /// Refunds that were refused, and whose money is still here.
+    /// Refunds that were refused, and whose money is still here or never was. A deposit that was taken back isn't.
     pub refused: i64,
 }
 
@@ -159,10 +159,11 @@ impl Store {
             r#"SELECT payment_id, order_id, user_id, payment_key, amount, state, attempt, captured, method, provider,
                       secret, refund_account, deposit_to, refusal, approved_at, asks,
                       call_until > now() AS "call_under_way!", pay_by,
-                      coalesce(pay_by < now() - interval '4 seconds', false) AS "overdue!"
+                      coalesce(pay_by <= now() - make_interval(secs => $3), false) AS "overdue!"
                FROM payments WHERE order_id = $1 AND payment_key = $2"#,
             order_id,
             payment_key,
+            secs(OVERDUE_AFTER),
         )
         .fetch_optional(&self.pool)
         .await
@@ -300,7 +301,7 @@ impl Store {
         let waiting = sqlx::query!(
             "UPDATE payments SET state = 'WAITING', method = $2, secret = $3, deposit_to = $4, refund_account = $5,
                  next_ask_at = least(now() + make_interval(secs => $6),
-                     greatest(coalesce(pay_by, 'infinity'), now()) + interval '5 seconds'),
+                     greatest(coalesce(pay_by, 'infinity'), now()) + make_interval(secs => $7)),
                  asks = 0, updated_at = now(), call_until = now()
              WHERE payment_id = $1 AND state = 'INTENT'
              RETURNING order_id, payment_key",
@@ -310,6 +311,7 @@ impl Store {
             deposit_to.and_then(|to| serde_json::to_value(to).ok()),
             refund_account.and_then(|account| serde_json::to_value(account).ok()),
             secs(poll),
+            secs(OVERDUE_AFTER),
         )
         .fetch_optional(&mut *tx)
         .await
@@ -379,37 +381,48 @@ impl Store {
         Ok(won)
     }
 
-    /// Nothing more is to be asked about a payment whose outcome is known, and that the gateway has as the ledger does.
+    /// Nothing more is to be asked about a payment whose outcome is known, unless a webhook has come meanwhile: then it
+    /// is due sooner than whoever asks about it has it leased for.
     pub async fn rest(&self, payment_id: Uuid) -> Result<(), StoreError> {
-        let doing = "let a payment rest";
         sqlx::query!(
-            "UPDATE payments SET next_ask_at = NULL WHERE payment_id = $1 AND state IN ('CAPTURED', 'REFUSED')",
+            "UPDATE payments SET next_ask_at = NULL WHERE payment_id = $1 AND state IN ('CAPTURED', 'REFUSED')
+                 AND next_ask_at > now() + make_interval(secs => $2)",
+            payment_id,
+            secs(ASKED_AT_MOST_EVERY),
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(while_doing("let a payment rest"))?;
+        Ok(())
+    }
+
+    /// A deposit is there. That it was once taken back is forgotten, even where a person has noted it as settled:
+    /// should it be taken back again, a person is told again.
+    pub async fn deposit_stands(&self, payment_id: Uuid) -> Result<(), StoreError> {
+        sqlx::query!(
+            "DELETE FROM discrepancies d USING journals j
+             WHERE j.payment_id = $1 AND d.transaction_key = j.transaction_key AND d.kind = 'DEPOSIT_REVERSED'",
             payment_id,
         )
         .execute(&self.pool)
         .await
-        .map_err(while_doing(doing))?;
-        sqlx::query!(
-            "UPDATE discrepancies d SET resolved_at = now() FROM journals j
-             WHERE j.payment_id = $1 AND d.transaction_key = j.transaction_key
-                 AND d.kind = 'DEPOSIT_REVERSED' AND d.resolved_at IS NULL",
-            payment_id,
-        )
-        .execute(&self.pool)
-        .await
-        .map_err(while_doing(doing))?;
+        .map_err(while_doing("forget that a deposit was taken back"))?;
         Ok(())
     }
 
     /// The gateway took a captured deposit back: its journal stands, so the two differ. It is asked about again after
-    /// `poll`. False if that was known.
-    pub async fn reversed(&self, payment_id: Uuid, poll: Duration) -> Result<bool, StoreError> {
+    /// a while, if it can come again. False if that was known, or a person has noted it as settled.
+    pub async fn reversed(
+        &self,
+        payment_id: Uuid,
+        again_after: Option<Duration>,
+    ) -> Result<bool, StoreError> {
         let doing = "note that a deposit was taken back";
         let noted = sqlx::query!(
             "INSERT INTO discrepancies (transaction_key, kind)
              SELECT transaction_key, 'DEPOSIT_REVERSED' FROM journals WHERE payment_id = $1 AND kind = 'CAPTURE'
              ON CONFLICT (transaction_key) DO UPDATE SET kind = excluded.kind, resolved_at = NULL
-                 WHERE discrepancies.kind <> excluded.kind OR discrepancies.resolved_at IS NOT NULL",
+                 WHERE discrepancies.kind <> excluded.kind",
             payment_id,
         )
         .execute(&self.pool)
@@ -419,7 +432,7 @@ impl Store {
             "UPDATE payments SET next_ask_at = now() + make_interval(secs => $2)
              WHERE payment_id = $1 AND state = 'CAPTURED'",
             payment_id,
-            secs(poll),
+            again_after.map(secs),
         )
         .execute(&self.pool)
         .await
@@ -439,9 +452,10 @@ impl Store {
                RETURNING p.payment_id, order_id, user_id, payment_key, amount, state, attempt, captured, method,
                    provider, secret, refund_account, deposit_to, refusal, approved_at, asks,
                    call_until > now() AS "call_under_way!", pay_by,
-                   coalesce(pay_by < now() - interval '4 seconds', false) AS "overdue!""#,
+                   coalesce(pay_by <= now() - make_interval(secs => $3), false) AS "overdue!""#,
             max,
             secs(lease),
+            secs(OVERDUE_AFTER),
         )
         .fetch_all(&self.pool)
         .await
@@ -503,8 +517,13 @@ impl Store {
                            AND call_until < now()) AS "payments!",
                       (SELECT count(*) FROM refunds WHERE state = 'INTENT' AND next_ask_at IS NOT NULL
                            AND call_until < now()) AS "refunds!",
-                      (SELECT count(*) FROM refunds r JOIN payments p USING (payment_id)
-                       WHERE r.state = 'REFUSED' AND r.amount <= p.captured - p.refunded) AS "refused!""#,
+                      (SELECT count(*) FROM refunds r LEFT JOIN payments p USING (payment_id)
+                       WHERE r.state = 'REFUSED' AND r.resolved_at IS NULL
+                           AND (p.payment_id IS NULL OR p.refunded < p.captured)
+                           AND NOT EXISTS (
+                               SELECT FROM journals j JOIN discrepancies d USING (transaction_key)
+                               WHERE j.payment_id = p.payment_id AND d.kind = 'DEPOSIT_REVERSED'
+                           )) AS "refused!""#,
         )
         .fetch_one(&self.pool)
         .await

@@ -1,12 +1,13 @@
 //! What the comparison of ledger and gateway needs, and what it found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{Store, StoreError, secs, while_doing};
 use crate::ledger::{database_time, timestamp};
+use crate::toss::VIRTUAL_ACCOUNT;
 
 /// How the ledger and the gateway can differ over a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,15 @@ impl Kind {
             Self::DepositReversed => "DEPOSIT_REVERSED",
         }
     }
+}
+
+/// How the ledger has a payment captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Captured {
+    /// By a deposit of so much, which the bank can take back.
+    ByDeposit(i64),
+    /// By other means.
+    Otherwise,
 }
 
 /// A time to compare.
@@ -117,19 +127,27 @@ impl Store {
             .collect())
     }
 
-    /// Which of these payments the ledger has a capture of.
+    /// What the ledger has captured of these payments.
     pub async fn captured_of(
         &self,
         payment_keys: &[String],
-    ) -> Result<HashSet<String>, StoreError> {
-        let rows = sqlx::query_scalar!(
-            "SELECT payment_key FROM payments WHERE payment_key = ANY($1) AND state = 'CAPTURED'",
+    ) -> Result<HashMap<String, Captured>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT payment_key, captured AS "captured!", method FROM payments
+               WHERE payment_key = ANY($1) AND state = 'CAPTURED'"#,
             payment_keys,
         )
         .fetch_all(&self.pool)
         .await
         .map_err(while_doing("find the captures of payments"))?;
-        Ok(rows.into_iter().collect())
+        let captured = rows.into_iter().map(|row| {
+            let captured = match row.method.as_deref() {
+                Some(VIRTUAL_ACCOUNT) => Captured::ByDeposit(row.captured),
+                _ => Captured::Otherwise,
+            };
+            (row.payment_key, captured)
+        });
+        Ok(captured.collect())
     }
 
     /// The transactions whose journals fall into a time.

@@ -11,7 +11,7 @@ use super::payments::{Row, tell_orders, won_of};
 use super::{Store, StoreError, secs, while_doing};
 use crate::ledger::{self, Journal, Movement};
 use crate::metrics::REFUNDS;
-use crate::payment::{OpenRefund, Payment};
+use crate::payment::{OVERDUE_AFTER, OpenRefund, Payment};
 use crate::toss::Cancel;
 
 /// Why a refund isn't even tried.
@@ -25,12 +25,25 @@ pub enum Accepted {
     Promised,
     /// It was asked for before.
     Known,
+    /// Somebody has given all of it back at the gateway already.
+    GivenBack,
     /// There isn't that much to give back. Nothing is done; a person must look.
     Refused(&'static str),
 }
 
+/// What is to be done about a refund.
+enum Due {
+    /// The gateway is to give this much back.
+    Give(i64),
+    /// Somebody has, lastly by this transaction.
+    Given(String),
+    /// It can't be.
+    Nothing(&'static str),
+}
+
 /// Takes a refund on, in the inbox's transaction. Guards "refunds <= capture": the payment's row is locked before what
-/// is left of it is looked at, and the table's check stands behind that.
+/// is left of it is looked at, and the table's check stands behind that. Where somebody has given a part back at the
+/// gateway, the refund is of the rest.
 pub async fn accept(
     tx: &mut Transaction<'static, Postgres>,
     order_id: Uuid,
@@ -54,51 +67,92 @@ pub async fn accept(
     .await?;
     if let Some(known) = known {
         let reply = match known.state.as_str() {
-            "DONE" => OrderReply::PaymentRefunded {
-                order_id: OrderId(order_id),
-                refund_id,
-                amount: won_of(known.amount),
-            },
+            "DONE" => done(order_id, refund_id, known.amount),
             "REFUSED" => refused(order_id, refund_id, &known.refusal.unwrap_or_default()),
             _ => return Ok(Accepted::Known),
         };
         outbox::put(tx, ORDER_REPLIES, &order_id.to_string(), &reply).await?;
         return Ok(Accepted::Known);
     }
-    let refusal = match &payment {
-        None => Some(NOTHING_CAPTURED),
-        Some(payment) if amount <= 0 || amount > payment.captured - payment.refunded => {
-            Some(EXCEEDS_CAPTURE)
-        }
-        Some(_) => None,
-    };
     let payment_id = payment.as_ref().map(|payment| payment.payment_id);
+    let due = match payment {
+        None => Due::Nothing(NOTHING_CAPTURED),
+        Some(payment) => {
+            let held = payment.captured - payment.refunded;
+            due_of(tx, payment.payment_id, held, amount).await?
+        }
+    };
+    let (state, amount, refusal, given_by) = match &due {
+        Due::Give(left) => ("INTENT", *left, None, None),
+        Due::Given(by) => ("DONE", amount, None, Some(by.as_str())),
+        Due::Nothing(refusal) => ("REFUSED", amount, Some(*refusal), None),
+    };
     sqlx::query!(
-        "INSERT INTO refunds (refund_id, payment_id, order_id, amount, reason, state, refusal, next_ask_at)
-         VALUES ($1, $2, $3, $4, $5, CASE WHEN $6::text IS NULL THEN 'INTENT' ELSE 'REFUSED' END, $6,
-                 CASE WHEN $6::text IS NULL THEN now() END)",
+        "INSERT INTO refunds (refund_id, payment_id, order_id, amount, reason, state, refusal, transaction_key,
+             next_ask_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $6 = 'INTENT' THEN now() END)",
         refund_id,
         payment_id,
         order_id,
         amount,
         reason,
+        state,
         refusal,
+        given_by,
     )
     .execute(&mut **tx)
     .await?;
-    if let Some(refusal) = refusal {
-        let reply = refused(order_id, refund_id, refusal);
-        outbox::put(tx, ORDER_REPLIES, &order_id.to_string(), &reply).await?;
-        return Ok(Accepted::Refused(refusal));
+    let (reply, accepted) = match due {
+        Due::Give(amount) => {
+            sqlx::query!(
+                "UPDATE payments SET refunded = refunded + $2, updated_at = now() WHERE payment_id = $1",
+                payment_id,
+                amount,
+            )
+            .execute(&mut **tx)
+            .await?;
+            return Ok(Accepted::Promised);
+        }
+        Due::Given(_) => (done(order_id, refund_id, amount), Accepted::GivenBack),
+        Due::Nothing(code) => (refused(order_id, refund_id, code), Accepted::Refused(code)),
+    };
+    outbox::put(tx, ORDER_REPLIES, &order_id.to_string(), &reply).await?;
+    Ok(accepted)
+}
+
+/// Of a payment of which so much is held. What is missing must have been given back by hand; otherwise the refund isn't
+/// made at all, and a person must look.
+async fn due_of(
+    tx: &mut Transaction<'static, Postgres>,
+    payment_id: Uuid,
+    held: i64,
+    amount: i64,
+) -> Result<Due, sqlx::Error> {
+    if (1..=held).contains(&amount) {
+        return Ok(Due::Give(amount));
     }
-    sqlx::query!(
-        "UPDATE payments SET refunded = refunded + $2, updated_at = now() WHERE payment_id = $1",
+    let by_hand = sqlx::query!(
+        r#"SELECT coalesce(sum(amount), 0)::int8 AS "amount!", max(transaction_key) AS transaction_key
+           FROM journals j WHERE payment_id = $1 AND kind = 'REFUND' AND refund_id IS NULL
+               AND NOT EXISTS (SELECT FROM refunds r WHERE r.transaction_key = j.transaction_key)"#,
         payment_id,
-        amount,
     )
-    .execute(&mut **tx)
+    .fetch_one(&mut **tx)
     .await?;
-    Ok(Accepted::Promised)
+    let explained = amount > 0 && amount <= held + by_hand.amount;
+    Ok(match by_hand.transaction_key {
+        Some(_) if explained && held > 0 => Due::Give(held),
+        Some(by) if explained => Due::Given(by),
+        _ => Due::Nothing(EXCEEDS_CAPTURE),
+    })
+}
+
+fn done(order_id: Uuid, refund_id: Uuid, amount: i64) -> OrderReply {
+    OrderReply::PaymentRefunded {
+        order_id: OrderId(order_id),
+        refund_id,
+        amount: won_of(amount),
+    }
 }
 
 fn refused(order_id: Uuid, refund_id: Uuid, code: &str) -> OrderReply {
@@ -135,9 +189,11 @@ impl Store {
             Row,
             r#"SELECT payment_id, order_id, user_id, payment_key, amount, state, attempt, captured, method, provider,
                       secret, refund_account, deposit_to, refusal, approved_at, asks,
-                      call_until > now() AS "call_under_way!", pay_by, false AS "overdue!"
+                      call_until > now() AS "call_under_way!", pay_by,
+                      coalesce(pay_by <= now() - make_interval(secs => $2), false) AS "overdue!"
                FROM payments WHERE payment_id = ANY($1)"#,
             &ids,
+            secs(OVERDUE_AFTER),
         )
         .fetch_all(&self.pool)
         .await
@@ -234,16 +290,16 @@ impl Store {
     }
 
     /// Posts a movement that gave money back: one of our refunds, whose answer goes to `orders`, or one that somebody
-    /// made at the gateway. What somebody gives back there is the refund that had been refused, if there is one of just
-    /// this amount. False if it was posted before.
+    /// made at the gateway. What somebody gives back there is the refund that had been refused, once the pieces add up
+    /// to it, or nothing is held any more. False if it was posted before.
     pub async fn given_back(&self, payment: &Payment, cancel: &Cancel) -> Result<bool, StoreError> {
         let doing = "record a refund";
         let Some(transaction_key) = cancel.transaction_key.clone() else {
             return Ok(false);
         };
         let mut tx = self.pool.begin().await.map_err(while_doing(doing))?;
-        sqlx::query!(
-            "SELECT payment_id FROM payments WHERE payment_id = $1 FOR UPDATE",
+        let held = sqlx::query_scalar!(
+            r#"SELECT coalesce(captured, 0) - refunded AS "held!" FROM payments WHERE payment_id = $1 FOR UPDATE"#,
             payment.payment_id
         )
         .fetch_one(&mut *tx)
@@ -253,16 +309,22 @@ impl Store {
         // posted as what it is.
         let settled = sqlx::query!(
             r#"UPDATE refunds r SET state = 'DONE', transaction_key = $2, next_ask_at = NULL, updated_at = now()
-               FROM (SELECT refund_id, state FROM refunds
-                     WHERE payment_id = $3 AND amount = $4 AND state IN ('INTENT', 'REFUSED')
-                         AND (refund_id = $1 OR ($1::uuid IS NULL AND state = 'REFUSED'))
-                     ORDER BY created_at LIMIT 1) before
+               FROM (SELECT refund_id, state FROM refunds f
+                     WHERE payment_id = $3 AND state IN ('INTENT', 'REFUSED')
+                         AND (refund_id = $1 OR ($1::uuid IS NULL AND state = 'REFUSED' AND ($5 OR amount <= $4 + (
+                             SELECT coalesce(sum(j.amount), 0)::int8 FROM journals j
+                             WHERE j.payment_id = $3 AND j.kind = 'REFUND' AND j.refund_id IS NULL
+                                 AND j.posted_at >= f.created_at
+                         ))))
+                     ORDER BY amount = $4 DESC, created_at LIMIT 1) before
                WHERE r.refund_id = before.refund_id
-               RETURNING r.refund_id, before.state = 'INTENT' AS "promised!""#,
+               RETURNING r.refund_id, r.amount,
+                   CASE before.state WHEN 'INTENT' THEN r.amount ELSE 0 END AS "promised!""#,
             cancel.refund_id(),
             transaction_key,
             payment.payment_id,
             cancel.cancel_amount,
+            held <= cancel.cancel_amount,
         )
         .fetch_optional(&mut *tx)
         .await
@@ -283,20 +345,17 @@ impl Store {
             // Rolls back: posted before, its refund is settled.
             return Ok(false);
         }
-        if let Some(refund_id) = refund {
-            let reply = OrderReply::PaymentRefunded {
-                order_id: OrderId(payment.order_id),
-                refund_id,
-                amount: won_of(cancel.cancel_amount),
-            };
+        if let Some(refund) = &settled {
+            let reply = done(payment.order_id, refund.refund_id, refund.amount);
             tell_orders(&mut tx, payment.order_id, &reply, doing).await?;
         }
-        // Not promised before. If promises stand that leave no room, this fails and is tried again after them.
-        if settled.is_none_or(|refund| !refund.promised) {
+        // What wasn't promised before. If promises stand that leave no room, this fails and is tried again after them.
+        let promised = settled.map_or(0, |refund| refund.promised);
+        if cancel.cancel_amount != promised {
             sqlx::query!(
                 "UPDATE payments SET refunded = refunded + $2, updated_at = now() WHERE payment_id = $1",
                 payment.payment_id,
-                cancel.cancel_amount,
+                cancel.cancel_amount - promised,
             )
             .execute(&mut *tx)
             .await

@@ -170,6 +170,19 @@ impl GatewayPayment {
         }
     }
 
+    /// Whether money of it is there, all or some. What was cancelled whole may never have been paid.
+    pub fn is_held(&self) -> bool {
+        matches!(self.status.as_str(), "DONE" | "PARTIAL_CANCELED")
+    }
+
+    /// Whether it waits for its deposit or came to nothing: of one that was captured, the deposit was taken back.
+    pub fn is_not_paid(&self) -> bool {
+        matches!(
+            self.standing(),
+            Standing::WaitingForDeposit | Standing::Failed(_)
+        )
+    }
+
     /// The movements that gave money back.
     pub fn refunds(&self) -> impl Iterator<Item = &Cancel> {
         self.cancels
@@ -228,11 +241,14 @@ fn time_of(text: Option<&str>) -> Timestamp {
         .unwrap_or_else(Timestamp::now)
 }
 
+/// The stable name of a virtual account.
+pub const VIRTUAL_ACCOUNT: &str = "VIRTUAL_ACCOUNT";
+
 /// A means of payment, as a stable name.
 pub fn means_of(method: Option<&str>) -> &'static str {
     match method {
         Some("카드") => "CARD",
-        Some("가상계좌") => "VIRTUAL_ACCOUNT",
+        Some("가상계좌") => VIRTUAL_ACCOUNT,
         Some("간편결제") => "EASY_PAY",
         Some("휴대폰") => "MOBILE_PHONE",
         Some("계좌이체") => "TRANSFER",

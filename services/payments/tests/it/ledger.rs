@@ -108,6 +108,8 @@ async fn the_metrics_that_alerts_rely_on_are_there_from_the_start() {
         r#"quokka_payment_gateway_requests_total{outcome="unknown"}"#,
         r#"quokka_payments_unsettled{kind="payment"}"#,
         r#"quokka_payment_discrepancies{kind="no_journal"}"#,
+        r#"quokka_payment_discrepancies{kind="deposit_reversed"}"#,
+        "quokka_refunds_refused",
         "quokka_outbox_oldest_seconds",
     ] {
         assert!(metrics.contains(name), "{name}");

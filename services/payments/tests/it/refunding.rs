@@ -21,6 +21,20 @@ fn refused(order: Uuid, refund: Uuid, code: &str) -> OrderReply {
     }
 }
 
+fn refunded(order: Uuid, refund: Uuid, amount: i64) -> OrderReply {
+    OrderReply::PaymentRefunded {
+        order_id: events::saga::OrderId(order),
+        refund_id: refund,
+        amount: money::Krw::new(amount).unwrap(),
+    }
+}
+
+/// Waits until the ledger has so much given back of the only payment.
+async fn until_given_back(world: &World, amount: i64) {
+    let given = "SELECT coalesce(sum(amount), 0)::int8 FROM journals WHERE kind = 'REFUND'";
+    eventually(PATIENCE, async || world.number(given).await == amount).await;
+}
+
 #[tokio::test]
 async fn of_two_refunds_of_60_on_100_one_is_refused() {
     let world = World::start().await;
@@ -104,6 +118,8 @@ async fn a_refund_of_what_was_never_captured_is_refused() {
     );
     world.refund(order, refund, 10).await;
     assert_eq!(world.until_replies(order, 2).await[1], answer, "again");
+    // It is in sight until a person has settled it.
+    world.until_refused(0).await;
 }
 
 #[tokio::test]
@@ -119,32 +135,80 @@ async fn a_refund_that_the_gateway_refuses_is_told_and_so_is_what_a_person_gives
     world.refund(order, refund, 600).await;
     let replies = world.until_replies(order, 2).await;
     assert_eq!(replies[1], refused(order, refund, "NOT_CANCELABLE_PAYMENT"));
-    eventually(PATIENCE, async || {
-        let text = world.metrics().await;
-        text.contains("quokka_refunds_refused 1\n").then_some(())
-    })
-    .await;
+    world.until_refused(1).await;
     world.gateway.set_faults(Faults::default());
     world.refund(order, refund, 600).await;
     let again = world.until_replies(order, 3).await;
     assert_eq!(again[2], replies[1], "asked again, it is what it was");
 
-    // Another amount is something else.
+    // In pieces, and a little more than was owed.
     world.give_back_by_hand(&key, 100).await;
+    until_given_back(&world, 100).await;
+    world.until_refund(refund, "REFUSED").await;
     world.give_back_by_hand(&key, 600).await;
     let told = world.until_replies(order, 4).await;
-    let refunded = OrderReply::PaymentRefunded {
-        order_id: events::saga::OrderId(order),
-        refund_id: refund,
-        amount: money::Krw::new(600).unwrap(),
-    };
-    assert_eq!(told[3], refunded);
+    assert_eq!(told[3], refunded(order, refund, 600));
     assert_eq!(world.number("SELECT refunded FROM payments").await, 700);
-    eventually(PATIENCE, async || {
-        let text = world.metrics().await;
-        text.contains("quokka_refunds_refused 0\n").then_some(())
-    })
-    .await;
+    world.until_refused(0).await;
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_refused_refund_is_done_when_pieces_given_by_hand_add_up_to_it() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 1_000).await;
+    // What was given before the refund is no part of it.
+    world.give_back_by_hand(&key, 300).await;
+    until_given_back(&world, 300).await;
+    world.gateway.set_faults(Faults {
+        refuse_cancel: 1.0,
+        refuse_cancel_code: "NOT_CANCELABLE_PAYMENT".to_owned(),
+        ..Faults::default()
+    });
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 500).await;
+    world.until_refund(refund, "REFUSED").await;
+    world.gateway.set_faults(Faults::default());
+    world.give_back_by_hand(&key, 200).await;
+    until_given_back(&world, 500).await;
+    world.until_refund(refund, "REFUSED").await;
+    world.give_back_by_hand(&key, 300).await;
+    let told = world.until_replies(order, 3).await;
+    assert_eq!(told[2], refunded(order, refund, 500));
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn of_what_was_partly_given_back_by_hand_before_the_rest_is_refunded() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 100).await;
+    world.give_back_by_hand(&key, 30).await;
+    until_given_back(&world, 30).await;
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 100).await;
+    let told = world.until_replies(order, 2).await;
+    assert_eq!(told[1], refunded(order, refund, 70));
+    assert_eq!(world.gateway.payment(&key).unwrap().balance_amount, 0);
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_refund_of_what_was_given_back_by_hand_before_is_done_already() {
+    let world = World::start().await;
+    let (order, key) = captured(&world, 100).await;
+    world.give_back_by_hand(&key, 40).await;
+    world.give_back_by_hand(&key, 60).await;
+    until_given_back(&world, 100).await;
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 100).await;
+    let told = world.until_replies(order, 2).await;
+    assert_eq!(told[1], refunded(order, refund, 100));
+    world.refund(order, refund, 100).await;
+    assert_eq!(world.until_replies(order, 3).await[2], told[1], "again");
+    // It isn't counted a second time.
+    let another = Uuid::now_v7();
+    world.refund(order, another, 100).await;
+    world.until_refund(another, "REFUSED").await;
     world.books_are_true().await;
 }
 
@@ -153,13 +217,7 @@ async fn money_given_back_at_the_gateway_by_hand_is_posted_too() {
     let world = World::start().await;
     let (_, key) = captured(&world, 1_000).await;
     world.give_back_by_hand(&key, 250).await;
-    eventually(PATIENCE, async || {
-        world
-            .number("SELECT count(*) FROM journals WHERE kind = 'REFUND'")
-            .await
-            == 1
-    })
-    .await;
+    until_given_back(&world, 250).await;
     assert_eq!(world.number("SELECT refunded FROM payments").await, 250);
     world.books_are_true().await;
 }

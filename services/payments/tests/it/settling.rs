@@ -321,32 +321,138 @@ async fn a_deposit_at_the_last_moment_is_captured_and_not_closed() {
     world.books_are_true().await;
 }
 
-#[tokio::test]
-async fn a_deposit_that_the_gateway_takes_back_is_a_difference_until_it_comes_again() {
-    let world = World::start().await;
-    let (order, key) = world.order(60_000, Means::VirtualAccount);
-    world.confirm(order, &key, 60_000).await;
+/// An order that a deposit paid for, whose outcome is asked about often.
+async fn deposited(amount: i64) -> (World, Uuid, String) {
+    let world = World::start_with(&[("QUOKKA_DEPOSIT_POLL", "500ms")]).await;
+    let (order, key) = world.order(amount, Means::VirtualAccount);
+    world.confirm(order, &key, amount).await;
     world.until_replies(order, 1).await;
     world.orders.wait_again(order);
     world.gateway.deposit(&key).unwrap();
     world.until_state(&key, "CAPTURED").await;
+    until_at_rest(&world).await;
+    (world, order, key)
+}
 
+/// Waits until so many deposits that were taken back are told of, and no other differences.
+async fn shows(world: &World, reversed: i64) {
+    // Not by the metrics, which the tests' services share.
+    let of_deposits = "SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL AND kind = 'DEPOSIT_REVERSED'";
+    let all = "SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL";
+    eventually(PATIENCE, async || {
+        let found = (world.number(of_deposits).await, world.number(all).await);
+        if found == (reversed, reversed) {
+            Ok(())
+        } else {
+            Err(found)
+        }
+    })
+    .await;
+}
+
+/// Waits until the gateway isn't asked about any payment any more.
+async fn until_at_rest(world: &World) {
+    let due = "SELECT count(*) FROM payments WHERE next_ask_at IS NOT NULL";
+    eventually(PATIENCE, async || world.number(due).await == 0).await;
+}
+
+/// Waits until the gateway was asked about the payments twice more.
+async fn until_asked_again(world: &World) {
+    let asked = "SELECT sum(asks)::int8 FROM payments";
+    let before = world.number(asked).await;
+    eventually(PATIENCE, async || world.number(asked).await >= before + 2).await;
+}
+
+#[tokio::test]
+async fn a_deposit_that_the_gateway_takes_back_is_a_difference_until_it_comes_again() {
+    let (world, order, key) = deposited(60_000).await;
     world.gateway.reverse_deposit(&key).unwrap();
-    let reversed = "quokka_payment_discrepancies{kind=\"deposit_reversed\"}";
-    let shows = async |count: u32| {
-        eventually(PATIENCE, async || {
-            let text = world.metrics().await;
-            let expected = format!("{reversed} {count}\n");
-            text.contains(&expected).then_some(())
-        })
-        .await;
-    };
-    shows(1).await;
+    shows(&world, 1).await;
     // Nothing of the ledger is rewritten, and nothing is captured twice.
     assert_eq!(world.number("SELECT count(*) FROM journals").await, 1);
     world.until_state(&key, "CAPTURED").await;
     world.gateway.deposit(&key).unwrap();
-    shows(0).await;
+    shows(&world, 0).await;
     let captures: Vec<OrderReply> = world.until_replies(order, 2).await;
     assert_eq!(captures.len(), 2, "{captures:?}");
+    // The gateway has two transactions now of what the ledger has once.
+    world.until_compared().await;
+    shows(&world, 0).await;
+    world.books_are_true().await;
+}
+
+#[tokio::test]
+async fn a_deposit_taken_back_that_a_person_has_settled_is_told_of_again_only_after_another_one() {
+    let (world, _, key) = deposited(60_000).await;
+    world.gateway.reverse_deposit(&key).unwrap();
+    shows(&world, 1).await;
+    sqlx::raw_sql("UPDATE discrepancies SET resolved_at = now()")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    until_asked_again(&world).await;
+    shows(&world, 0).await;
+
+    world.gateway.deposit(&key).unwrap();
+    until_at_rest(&world).await;
+    world.gateway.reverse_deposit(&key).unwrap();
+    shows(&world, 1).await;
+}
+
+#[tokio::test]
+async fn a_deposit_taken_back_for_good_stays_a_difference_and_is_owed_to_nobody() {
+    let (world, order, key) = deposited(60_000).await;
+    world.gateway.reverse_deposit(&key).unwrap();
+    shows(&world, 1).await;
+    world.until_compared().await;
+    // Nobody pays again: the account expires.
+    let week = std::time::Duration::from_secs(8 * 86_400);
+    world.gateway.age(&key, week).unwrap();
+    until_at_rest(&world).await;
+    shows(&world, 1).await;
+
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 60_000).await;
+    world.until_refund(refund, "REFUSED").await;
+    until_at_rest(&world).await;
+    world.until_refused(0).await;
+    shows(&world, 1).await;
+}
+
+#[tokio::test]
+async fn the_refund_of_a_deposit_taken_back_closes_the_account_and_moves_nothing() {
+    let (world, order, key) = deposited(60_000).await;
+    world.gateway.reverse_deposit(&key).unwrap();
+    shows(&world, 1).await;
+    let refund = Uuid::now_v7();
+    // The account is closed whole, whatever was asked for.
+    world.refund(order, refund, 30_000).await;
+    world.until_refund(refund, "DONE").await;
+    let replies = world.until_replies(order, 3).await;
+    assert!(matches!(&replies[2], OrderReply::PaymentRefunded { .. }));
+    assert_eq!(world.number("SELECT refunded FROM payments").await, 60_000);
+    assert!(world.gateway.deposit(&key).is_err());
+    until_at_rest(&world).await;
+    world.until_compared().await;
+    // Whether the order stands is for a person to see.
+    shows(&world, 1).await;
+}
+
+#[tokio::test]
+async fn an_account_closed_by_hand_after_its_deposit_was_taken_back_stays_a_difference() {
+    let (world, order, key) = deposited(60_000).await;
+    world.gateway.reverse_deposit(&key).unwrap();
+    shows(&world, 1).await;
+    world.give_back_by_hand(&key, 60_000).await;
+    until_at_rest(&world).await;
+    world.until_compared().await;
+    shows(&world, 1).await;
+    // The order ends, and nobody is paid.
+    let refund = Uuid::now_v7();
+    world.refund(order, refund, 60_000).await;
+    world.until_refund(refund, "DONE").await;
+    let back = world
+        .number("SELECT sum(amount)::int8 FROM journals WHERE kind = 'REFUND'")
+        .await;
+    assert_eq!(back, 60_000);
 }

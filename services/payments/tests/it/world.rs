@@ -10,6 +10,7 @@ use chassis::serve::Shutdown;
 use events::consumer::{BatchConsumer, ConsumerSettings};
 use events::saga::{Envelope, ORDER_REPLIES, OrderReply, PAYMENTS_COMMANDS, PaymentCommand};
 use payments::config::Config;
+use payments::store::Store;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
@@ -382,6 +383,26 @@ impl World {
 
     pub async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Waits until so many refused refunds of payments wait for a person. The tests share their topics: each service
+    /// refuses what is asked for of the payments of the others.
+    pub async fn until_refused(&self, count: i64) {
+        let store = Store::new(self.pool.clone());
+        eventually(PATIENCE, async || {
+            let others = self
+                .number(
+                    "SELECT count(*) FROM refunds WHERE payment_id IS NULL AND resolved_at IS NULL",
+                )
+                .await;
+            let refused = store.unsettled().await.unwrap().refused - others;
+            if refused == count {
+                Ok(())
+            } else {
+                Err(refused)
+            }
+        })
+        .await;
     }
 
     /// What must always be true, with what the gateway has: each transaction one journal, each journal 0, the balance
