@@ -2,9 +2,9 @@
 //!
 //! Stays and room types of a region have numbers of their own, from 0 without gaps, and every property of theirs is a
 //! column. So is every night: for each date one column of prices, one of what remains of them after the host's own
-//! discounts, and one of the fewest nights, in which a room type has its place. A search of a region reads a few columns
-//! from end to end, which processors do at the speed of their memory, and touches nothing of other dates. A night of a
-//! room type takes 9 bytes.
+//! discounts, and one of the fewest nights, in which a room type has its place. A search of a region reads a few columns,
+//! at the most from end to end, which processors do at the speed of their memory, and touches nothing of other dates. A
+//! night of a room type takes 9 bytes.
 //!
 //! One task changes the index ([`super::keep`]); searches share it. A lock for each region keeps them apart, held for
 //! the microseconds of one sweep or of one room type's change.
