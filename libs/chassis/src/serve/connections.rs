@@ -15,7 +15,7 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
 };
-use http::Request;
+use http::{HeaderValue, Request, StatusCode, header::CONNECTION};
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -124,7 +124,12 @@ async fn serve_connection(
         let under_way = UnderWay::new(&counted);
         let answer = router.clone().call(request);
         async move {
-            let response = answer.await?;
+            let mut response = answer.await?;
+            if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                // The rest of the body isn't read, so that the connection ends: nobody is to send a request on it.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             Ok::<_, Infallible>(response.map(|body| Answer {
                 body,
                 _under_way: under_way,

@@ -293,6 +293,27 @@ async fn an_address_that_is_taken_is_named() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sent_too_large_a_body_sends_the_next_request_on_another_connection() {
+    let shutdown = Shutdown::new();
+    let server = Server::bind(options(Some(Router::new()), &shutdown, &Readiness::new()));
+    let server = server.await.unwrap();
+    let url = format!("http://{}/nothing", server.http_addr().unwrap());
+    let running = tokio::spawn(server.run());
+    let large = "x".repeat(HttpOptions::default().body_limit_bytes + 1);
+    let client = reqwest::Client::new();
+    for _ in 0..20 {
+        let refused = client.post(&url).body(large.clone()).send().await.unwrap();
+        assert_eq!(refused.status(), 413);
+        assert_eq!(refused.headers()["connection"], "close");
+        refused.bytes().await.unwrap();
+        let next = client.put(&url).send().await.unwrap();
+        assert_eq!(next.status(), 404);
+    }
+    shutdown.trigger();
+    running.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn two_apis_have_an_address_each() {
     let shutdown = Shutdown::new();
