@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::toss::RefundAccount;
+use crate::toss::{KOREA, RefundAccount};
 
 /// The code with which `orders` is told that no deposit came while the order could be paid.
 pub const DEPOSIT_OVERDUE: &str = "DEPOSIT_OVERDUE";
@@ -115,8 +115,8 @@ impl DepositTo {
         let text = self.due_date.as_deref()?;
         text.parse().ok().or_else(|| {
             let local: DateTime = text.parse().ok()?;
-            let korea = TimeZone::fixed(jiff::tz::offset(9));
-            Some(local.to_zoned(korea).ok()?.timestamp())
+            let at = local.to_zoned(TimeZone::fixed(KOREA)).ok()?;
+            Some(at.timestamp())
         })
     }
 }

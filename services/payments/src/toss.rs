@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,6 +28,9 @@ use crate::metrics::GATEWAY_REQUESTS;
 pub use model::{
     Cancel, GatewayPayment, RefundAccount, Standing, Transaction, VIRTUAL_ACCOUNT, means_of,
 };
+
+/// Where the gateway's clock is, in times that it writes without an offset. There is no summer time.
+pub const KOREA: Offset = jiff::tz::offset(9);
 
 /// Transactions of one page.
 pub const TRANSACTIONS_PAGE: usize = 1_000;
@@ -376,7 +379,7 @@ fn reason_with(reason: &str, refund_id: Uuid) -> String {
 
 /// As the gateway wants it: Korean time without an offset.
 fn local(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::fixed(jiff::tz::offset(9)))
+    at.to_zoned(TimeZone::fixed(KOREA))
         .strftime("%Y-%m-%dT%H:%M:%S")
         .to_string()
 }

@@ -581,6 +581,13 @@ impl Trace<'_> {
             assert!(known || the_guests, "{} hangs in the air", told.name());
         }
 
+        // What is asked of promotions, and its answer.
+        let of_the_coupon = [
+            "orders: send quokka.promotions.commands",
+            "promotions-ledger: process quokka.promotions.commands",
+            "promotions-ledger: send quokka.orders.replies",
+            "orders: process quokka.orders.replies",
+        ];
         // The nights are held.
         let hold = [
             "gateway: POST /v1/orders",
@@ -592,16 +599,7 @@ impl Trace<'_> {
         ];
         self.has_story(&hold);
         // Then the coupon is reserved.
-        let reserve: Vec<&str> = hold
-            .into_iter()
-            .chain([
-                "orders: send quokka.promotions.commands",
-                "promotions-ledger: process quokka.promotions.commands",
-                "promotions-ledger: send quokka.orders.replies",
-                "orders: process quokka.orders.replies",
-            ])
-            .collect();
-        self.has_story(&reserve);
+        self.has_story(&[&hold[..], &of_the_coupon].concat());
         // The payment is captured, and the booking made.
         let book = [
             "gateway: POST /v1/payments/confirm",
@@ -615,16 +613,7 @@ impl Trace<'_> {
         ];
         self.has_story(&book);
         // At last the coupon is used.
-        let redeem: Vec<&str> = book
-            .into_iter()
-            .chain([
-                "orders: send quokka.promotions.commands",
-                "promotions-ledger: process quokka.promotions.commands",
-                "promotions-ledger: send quokka.orders.replies",
-                "orders: process quokka.orders.replies",
-            ])
-            .collect();
-        self.has_story(&redeem);
+        self.has_story(&[&book[..], &of_the_coupon].concat());
     }
 
     /// Nothing of another order.

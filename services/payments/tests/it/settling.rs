@@ -271,14 +271,20 @@ async fn a_deposit_in_time_sets_the_order_aside_first() {
     assert_eq!(world.orders.paying(order).as_deref(), Some(key.as_str()));
 }
 
-#[tokio::test]
-async fn an_account_that_nobody_paid_into_is_closed_when_its_order_is_over() {
-    let world = World::start().await;
+/// An order of 60,000 with a virtual account, that can be paid for half a second.
+async fn account_for_a_moment(world: &World) -> (Uuid, String) {
     let (order, key) = world.order(60_000, Means::VirtualAccount);
     world
         .orders
         .payable_for(order, SignedDuration::from_millis(500));
     world.confirm(order, &key, 60_000).await;
+    (order, key)
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_paid_into_is_closed_when_its_order_is_over() {
+    let world = World::start().await;
+    let (order, key) = account_for_a_moment(&world).await;
     world.until_state(&key, "REFUSED").await;
     assert_eq!(
         world.gateway.payment(&key).unwrap().status,
@@ -304,11 +310,7 @@ async fn an_account_that_nobody_paid_into_is_closed_when_its_order_is_over() {
 #[tokio::test]
 async fn a_deposit_at_the_last_moment_is_captured_and_not_closed() {
     let world = World::start().await;
-    let (order, key) = world.order(60_000, Means::VirtualAccount);
-    world
-        .orders
-        .payable_for(order, SignedDuration::from_millis(500));
-    world.confirm(order, &key, 60_000).await;
+    let (order, key) = account_for_a_moment(&world).await;
     world.until_replies(order, 1).await;
     world.orders.wait_again(order);
     // No webhook tells of it: it is found when the account would be closed.
