@@ -120,7 +120,7 @@ CONF
     }
   fi
   PROCESS_INPUT=$(<"$dir/server.properties") start_process kafka \
-    java -Xms256m -Xmx512m -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
+    java -Xms512m -Xmx512m -XX:+UseG1GC -Djava.awt.headless=true \
     -Dlog4j2.configurationFile="$dir/log4j2.properties" -cp "$KAFKA_CLASSPATH" \
     kafka.Kafka "$dir/server.properties"
 }

@@ -24,13 +24,16 @@ use crate::planted::planted;
 /// Most requests in one script call: as the script takes.
 const BATCH_MAX: usize = 256;
 
-/// Most requests of a sale that wait for their script call; more are told to come back.
+/// Most requests of a sale, over all lanes, that wait for their script call; more are told to come back.
 const WAITING_MAX: usize = 4_096;
 
-/// Most batches of a sale on their way, from the script call to the acknowledgement of the last append. Few, so that
-/// under load the next batch fills while these are under way: what Redis, Kafka and the ledger do for a claim shrinks
-/// with the size of its batch. Two, so that the script runs for one while the other is appended.
-const BATCHES_IN_FLIGHT_MAX: usize = 2;
+/// Batches of a sale with few lanes that may be on their way at once, from the script call to the acknowledgement of the
+/// append: the script runs for one while the other is appended.
+const BATCHES_IN_FLIGHT_MIN: usize = 2;
+
+/// The least time between the beginnings of two batches of a lane. A small batch costs little less than a large one, so
+/// that below full load a claim would take more CPU than at full load. Who comes alone doesn't wait.
+const BATCH_SPACING: Duration = Duration::from_millis(1);
 
 /// Longest wait for a turn. With Kafka away the batches on their way stay there, and others are told to come back.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -106,44 +109,58 @@ struct Ask {
     answer: oneshot::Sender<Answer>,
 }
 
-/// Where the requests of one sale are gathered. Its task ends when the last handle is dropped.
+/// Where the requests of one sale are gathered, in a lane for each partition of its log, so that the claims of a script
+/// call are one record: each record is a request of its own to Kafka. A lane has few batches on their way, so that under
+/// load the next one fills meanwhile: what Redis, Kafka and the ledger do for a claim shrinks with the size of its batch.
+///
+/// The tasks end when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Gatherer {
-    asks: mpsc::Sender<Ask>,
+    /// By partition. When a log is given more, the claims of a lane are several records until the process starts anew.
+    lanes: Arc<[mpsc::Sender<Ask>]>,
 }
 
 impl Gatherer {
-    /// Starts gathering for a sale, and keeps warm what its first claim needs.
+    /// Starts gathering for a sale whose log has so many partitions, and keeps warm what its first claim needs.
     pub fn start(
         sale: SaleUid,
         topic: String,
+        partitions: u32,
         stock: SaleStock,
         producer: Producer,
         shutdown: &Shutdown,
     ) -> Self {
-        let (asks, waiting) = mpsc::channel(WAITING_MAX);
+        let topic: Arc<str> = topic.into();
+        let lanes = partitions.max(1) as usize;
         let (fates, known) = mpsc::channel(FATES_MAX);
-        let gathering = Gathering {
-            sale,
-            topic: topic.into(),
-            stock,
-            producer,
-            in_flight: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MAX)),
-            fates,
-        };
         shutdown.job(format!("answers of sale {sale}"), tell_fates(known));
-        shutdown.job(
-            format!("claims of sale {sale}"),
-            gathering.run(waiting, shutdown.token()),
-        );
-        Self { asks }
+        let lane = |index| {
+            let (asks, waiting) = mpsc::channel(WAITING_MAX.div_ceil(lanes));
+            let gathering = Gathering {
+                sale,
+                topic: Arc::clone(&topic),
+                stock: stock.clone(),
+                producer: producer.clone(),
+                in_flight: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MIN.div_ceil(lanes))),
+                fates: fates.clone(),
+                keeps_warm: index == 0,
+            };
+            shutdown.job(
+                format!("claims of sale {sale}, lane {index}"),
+                gathering.run(waiting, shutdown.token()),
+            );
+            asks
+        };
+        Self {
+            lanes: (0..lanes).map(lane).collect(),
+        }
     }
 
     /// Asks for a unit.
     pub async fn claim(&self, user: UserId, key: KeyHash, trace: Option<TraceContext>) -> Answer {
         let (answer, answered) = oneshot::channel();
         if self
-            .asks
+            .lane(user)
             .try_send(Ask {
                 user,
                 key,
@@ -157,6 +174,12 @@ impl Gatherer {
         // Whoever drops a request without an answer doesn't know what became of it.
         answered.await.unwrap_or(Answer::Unknown)
     }
+
+    /// All requests of a user share one.
+    fn lane(&self, user: UserId) -> &mpsc::Sender<Ask> {
+        let Partition(index) = partition_of(user, self.lanes.len() as u32);
+        &self.lanes[index.unsigned_abs() as usize]
+    }
 }
 
 struct Gathering {
@@ -166,6 +189,8 @@ struct Gathering {
     producer: Producer,
     in_flight: Arc<Semaphore>,
     fates: mpsc::Sender<Fate>,
+    /// One of a sale's lanes does it for all.
+    keeps_warm: bool,
 }
 
 /// A record whose fate is known, and those who wait for it.
@@ -209,6 +234,7 @@ impl Gathering {
         let warm = self.keep_warm();
         tokio::pin!(warm);
         let mut asks = Vec::with_capacity(BATCH_MAX);
+        let mut next = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -217,6 +243,11 @@ impl Gathering {
                 // Requests have been answered by now.
                 () = stop.cancelled() => break,
             }
+            // A timer for an instant that has passed would cost a turn of the runtime.
+            if next > tokio::time::Instant::now() {
+                tokio::time::sleep_until(next).await;
+            }
+            next = tokio::time::Instant::now() + BATCH_SPACING;
             let turn = Arc::clone(&self.in_flight).acquire_owned();
             match tokio::time::timeout(TURN_TIMEOUT, turn).await {
                 Ok(Ok(permit)) => {
@@ -238,6 +269,9 @@ impl Gathering {
     /// Connections and the topic's metadata, so that the first claim of a sale that has waited for hours finds them
     /// there.
     async fn keep_warm(&self) -> Infallible {
+        if !self.keeps_warm {
+            return std::future::pending().await;
+        }
         let mut appended = false;
         let mut pauses = Pauses::default();
         loop {
@@ -673,6 +707,26 @@ mod tests {
         assert!(failing[39] >= WARM_AGAIN.1 / 2 && failing[39] <= WARM_AGAIN.1);
         assert!(pauses.next(true) >= WARM_EVERY / 2);
         assert!(pauses.next(false) <= WARM_AGAIN.0);
+    }
+
+    #[test]
+    fn what_a_lane_gathers_is_one_record() {
+        const LANES: u32 = 4;
+        let gatherer = Gatherer {
+            lanes: (0..LANES).map(|_| mpsc::channel(1).0).collect(),
+        };
+        for lane in &*gatherer.lanes {
+            let in_lane = |user: &u128| {
+                gatherer
+                    .lane(UserId(Uuid::from_u128(*user)))
+                    .same_channel(lane)
+            };
+            let users: Vec<u128> = (1..=400).filter(in_lane).collect();
+            assert!(users.len() > 50, "{} of 400", users.len());
+            let outcomes = (1..).map(taken).take(users.len()).collect();
+            let (parts, _) = sort(&users, outcomes, LANES);
+            assert_eq!(parts.len(), 1);
+        }
     }
 
     #[test]

@@ -55,6 +55,27 @@ impl Stage {
         ])
     }
 
+    /// Everything that works for a claim, by name.
+    pub(crate) fn accounts(&self) -> anyhow::Result<Vec<(&'static str, u32)>> {
+        let Servers {
+            redis,
+            kafka,
+            postgres,
+            ..
+        } = &self.servers;
+        Ok(vec![
+            ("promotions api", self.promotions.api_program.pid()?),
+            ("promotions ledger", self.promotions.ledger_program.pid()?),
+            ("Kafka", kafka.pid().context("Kafka has ended")?),
+            ("Redis", redis.pid().context("Redis has ended")?),
+            (
+                "PostgreSQL",
+                postgres.pid().context("PostgreSQL has ended")?,
+            ),
+            ("load", std::process::id()),
+        ])
+    }
+
     /// Calls a second of the claim script alone, one claim a call, as redis-benchmark measures it.
     pub(crate) async fn script_by_redis_benchmark(
         &self,

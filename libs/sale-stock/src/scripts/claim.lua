@@ -95,7 +95,7 @@ for i = 1, #ARGV, 3 do
     seq = seq + 1
     local entry = ARGV[i + 1] .. '|P|' .. now_text .. '|' .. string.format('%d', seq) .. '|' .. key
       .. '|' .. now_text
-    write(fields[first + free + 1], entry, now)
+    write(fields[first + free + 1], entry, now_text)
     reply[#reply + 1] = seq * 16 + free
   end
   first = first + limit

@@ -235,6 +235,7 @@ impl Catalog {
             gatherer: Gatherer::start(
                 definition.uid,
                 definition.topic.clone(),
+                definition.partitions,
                 stock.clone(),
                 producer.clone(),
                 shutdown,
