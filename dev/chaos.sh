@@ -26,7 +26,7 @@ PLANTED=(
 )
 
 load() {
-  "$(target_folder)/release/load" "$@"
+  "$(binaries_folder)/load" "$@"
 }
 
 # planted_bugs [BUG...]

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . dev/lib/common.sh
 
 load() {
-  "$(target_folder)/release/load" e2e "$@"
+  "$(binaries_folder)/load" e2e "$@"
 }
 
 if [[ ${1:-} == --help ]]; then
@@ -21,6 +21,8 @@ fi
 # set_back: what the platform's users find is what `make up` gives them.
 set_back() {
   local status=$?
+  # Nobody uses it afterwards.
+  [[ ${CI:-} != true ]] || exit "$status"
   say "Setting the times of tests back"
   SKIP_BUILD=1 dev/quokka up >"$LOGS/set-back.log" 2>&1 || {
     tail -n 20 "$LOGS/set-back.log" >&2

@@ -75,6 +75,13 @@ target_folder() {
   printf '%s' "${CARGO_TARGET_DIR:-$REPO/target}"
 }
 
+# binaries_folder: where it puts the programs, by their profile.
+binaries_folder() {
+  local profile=${QUOKKA_PROFILE:-release}
+  [[ $profile != dev ]] || profile=debug
+  printf '%s' "$(target_folder)/$profile"
+}
+
 # step TITLE COMMAND...: runs the command and tells how long it took. The command's failure ends the run:
 # it is called plainly, so that `set -e` holds inside it.
 step() {

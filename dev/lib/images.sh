@@ -108,7 +108,7 @@ planted_in() {
 build_binaries() {
   local entry packages=(-p load) features=()
   if [[ -n ${SKIP_BUILD:-} ]]; then
-    say "  binaries: those in $(target_folder)/release, as SKIP_BUILD says"
+    say "  binaries: those in $(binaries_folder), as SKIP_BUILD says"
     return
   fi
   for entry in "${SERVICES[@]}"; do packages+=(-p "${entry##* }"); done
@@ -116,8 +116,11 @@ build_binaries() {
     say "  binaries: a TEST BUILD of $(planted_in), with the bug '$PLANTED_BUG'"
     features=(--features "$(planted_in)/planted-bugs")
   fi
-  say "  binaries: cargo build --release"
-  (cd "$REPO" && cargo build --release --locked --bins "${packages[@]}" "${features[@]}" 9>&-)
+  local profile=${QUOKKA_PROFILE:-release}
+  # With the libraries that the tests are built with.
+  [[ $profile != dev ]] || packages=(--workspace)
+  say "  binaries: cargo build --profile $profile"
+  (cd "$REPO" && cargo build --profile "$profile" --locked --bins "${packages[@]}" "${features[@]}" 9>&-)
 }
 
 app_version() {
@@ -127,7 +130,7 @@ app_version() {
 # image_content BINARY: a digest of what the image is made of. It becomes an annotation of the pods, so that Kubernetes
 # replaces just those whose program changed, although the tag stays the version.
 image_content() {
-  cat "$(target_folder)/release/$1" "$CACHE/base/base.layer" | sha256sum | cut -c1-16
+  cat "$(binaries_folder)/$1" "$CACHE/base/base.layer" | sha256sum | cut -c1-16
 }
 
 image_name() {
@@ -145,7 +148,7 @@ images_build() {
     [[ -s $IMAGES/$name.tar && $(cat "$IMAGES/$name.content" 2>/dev/null) == "$content" ]] && continue
     root=$(mktemp -d "$IMAGES/root.XXXXXX")
     chmod 755 "$root"
-    install -D -m 755 "$(target_folder)/release/$binary" "$root/usr/local/bin/$binary"
+    install -D -m 755 "$(binaries_folder)/$binary" "$root/usr/local/bin/$binary"
     # Debug lines stay in cargo's folder; the image carries what runs.
     strip --strip-debug "$root/usr/local/bin/$binary"
     oci_layer "$root" "$IMAGES/$name.layer"

@@ -151,7 +151,7 @@ toss_simulator_up() {
 # stays_up: some stays to search and book; those that are there already stay as they are.
 stays_up() {
   QUOKKA_DATABASE_URL=$(postgres_url 127.0.0.1 quokka_stays) \
-    "$(target_folder)/release/stays" seed --stays "$STAYS" >"$LOGS/stays-seed.log" 2>&1 || {
+    "$(binaries_folder)/stays" seed --stays "$STAYS" >"$LOGS/stays-seed.log" 2>&1 || {
     tail -n 20 "$LOGS/stays-seed.log" >&2
     die "the stays could not be loaded"
   }
@@ -161,7 +161,7 @@ stays_up() {
 # stays_seed OPTION...: as many as somebody wants, told to booking as those of `up` are, with the progress shown.
 stays_seed() {
   local program
-  program=$(target_folder)/release/stays
+  program=$(binaries_folder)/stays
   [[ -x $program ]] || build_binaries
   if [[ " $* " == *" --help "* ]]; then
     "$program" seed --help

@@ -128,3 +128,15 @@ async fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn no_two_options_of_a_command_share_a_name() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -17,6 +17,7 @@ use crate::storm::{self, Progress, Storm};
 
 /// How large a run is.
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Size {
     /// Units for sale.
     #[arg(long, default_value_t = 1_000)]

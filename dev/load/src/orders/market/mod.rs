@@ -42,6 +42,7 @@ const CLAIM_TTL: &str = "45s";
 
 /// How large a market is.
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Size {
     /// Orders that are asked for.
     #[arg(long, default_value_t = 5_000)]
