@@ -16,6 +16,8 @@ KUBECONFIG_LOCAL=$RUN/kubeconfig
 POSTGRES_DIR=/var/lib/quokka/postgres
 
 NAMESPACE=${QUOKKA_NAMESPACE:-quokka}
+# Cargo's profile for the services and the load generator.
+PROFILE=${QUOKKA_PROFILE:-release}
 # How many stays there are to try the platform with.
 STAYS=${STAYS:-300}
 
@@ -75,11 +77,12 @@ target_folder() {
   printf '%s' "${CARGO_TARGET_DIR:-$REPO/target}"
 }
 
-# binaries_folder: where it puts the programs, by their profile.
+# binaries_folder: where it puts the programs of the profile.
 binaries_folder() {
-  local profile=${QUOKKA_PROFILE:-release}
-  [[ $profile != dev ]] || profile=debug
-  printf '%s' "$(target_folder)/$profile"
+  case $PROFILE in
+    dev) printf '%s' "$(target_folder)/debug" ;;
+    *) printf '%s' "$(target_folder)/$PROFILE" ;;
+  esac
 }
 
 # step TITLE COMMAND...: runs the command and tells how long it took. The command's failure ends the run:

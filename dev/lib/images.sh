@@ -116,11 +116,10 @@ build_binaries() {
     say "  binaries: a TEST BUILD of $(planted_in), with the bug '$PLANTED_BUG'"
     features=(--features "$(planted_in)/planted-bugs")
   fi
-  local profile=${QUOKKA_PROFILE:-release}
   # With the libraries that the tests are built with.
-  [[ $profile != dev ]] || packages=(--workspace)
-  say "  binaries: cargo build --profile $profile"
-  (cd "$REPO" && cargo build --profile "$profile" --locked --bins "${packages[@]}" "${features[@]}" 9>&-)
+  [[ $PROFILE != dev ]] || packages=(--workspace)
+  say "  binaries: cargo build --profile $PROFILE"
+  (cd "$REPO" && cargo build --profile "$PROFILE" --locked --bins "${packages[@]}" "${features[@]}" 9>&-)
 }
 
 app_version() {
