@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A partition takes this many claims a second with room to spare: they come gathered, hundreds in a record, and the
 /// ledger applies a sale's partitions one after another anyway. More partitions would only cut the records up.
-const CLAIMS_PER_PARTITION: i64 = 10_000;
+const CLAIMS_PER_PARTITION: i64 = 20_000;
 
 /// More partitions than this help no sale and cost the brokers.
 const PARTITIONS_MAX: i64 = 12;
@@ -116,7 +116,7 @@ pub(crate) fn identity<K: SaleResource>(resource: &K) -> Result<Identity, SpecEr
     })
 }
 
-/// Partitions for an expected peak: one for each ten thousand claims a second, 1 to 12.
+/// Partitions for an expected peak: one for each twenty thousand claims a second, 1 to 12.
 pub(crate) fn partitions(peak: Option<&ExpectedPeak>) -> u32 {
     let claims = peak.map_or(0, |peak| peak.claims_per_second.max(0));
     let partitions =
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn partitions_follow_the_expected_peak() {
         for (claims_per_second, expected) in
-            [(1, 1), (10_000, 1), (10_001, 2), (30_000, 3), (500_000, 12)]
+            [(1, 1), (20_000, 1), (20_001, 2), (60_000, 3), (500_000, 12)]
         {
             assert_eq!(
                 partitions(Some(&ExpectedPeak { claims_per_second })),

@@ -72,7 +72,7 @@ impl Declaration {
             "ends": self.ends.to_string(),
             "perUserLimit": 1,
             // Three partitions, so that their order and their readers are tested as well.
-            "expectedPeak": {"claimsPerSecond": 30_000},
+            "expectedPeak": {"claimsPerSecond": 60_000},
             "discount": {"percent": 10},
         });
         let more = match self.kind {

@@ -97,7 +97,7 @@ async fn a_sales_topic_grows_and_never_shrinks() {
     world
         .change::<TimeSale>(
             "wide",
-            json!({ "expectedPeak": { "claimsPerSecond": 50_000 } }),
+            json!({ "expectedPeak": { "claimsPerSecond": 100_000 } }),
         )
         .await;
     world.until::<TimeSale>("wide", observed(2)).await;

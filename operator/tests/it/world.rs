@@ -420,7 +420,7 @@ pub(crate) fn time_sale(name: &str, stock: i64, opens_in: i64, lasts: i64) -> Va
             "target": { "regions": ["jeju"] },
             "discount": { "percent": 40 },
             "stock": stock,
-            "expectedPeak": { "claimsPerSecond": 30_000 },
+            "expectedPeak": { "claimsPerSecond": 60_000 },
         },
     })
 }

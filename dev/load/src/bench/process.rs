@@ -28,33 +28,61 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(CLOCK_TICK * ticks)
 }
 
+/// What `/proc` tells of a process after its name, unless it has ended: field 3 of proc(5) and what follows.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some(fields.map(str::to_owned).collect())
+}
+
+/// The children that a process has now, with what is told of them.
+fn children(pid: u32) -> anyhow::Result<Vec<(u32, Vec<String>)>> {
+    let parent = pid.to_string();
+    Ok(std::fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|child| Some((child, stat(child)?)))
+        .filter(|(_, fields)| fields.get(1) == Some(&parent))
+        .collect())
+}
+
 /// CPU time of a process and of its children, those that have ended included: a PostgreSQL works in its children.
 fn cpu_time_of_family(pid: u32) -> anyhow::Result<Duration> {
-    let stats = |pid: &str| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let fields = stat.rsplit_once(')')?.1.split_whitespace();
-        Some(fields.map(str::to_owned).collect::<Vec<_>>())
-    };
     let ticks = |fields: &[String], range: std::ops::Range<usize>| -> u32 {
         let fields = fields.get(range).unwrap_or_default().iter();
         fields.filter_map(|field| field.parse::<u32>().ok()).sum()
     };
-    let own = stats(&pid.to_string()).with_context(|| format!("process {pid} has ended"))?;
-    // utime, stime, and those of children that were waited for.
+    let own = stat(pid).with_context(|| format!("process {pid} has ended"))?;
+    // utime, stime, and those of children that were waited for. A child that ends meanwhile is its parent's.
     let mut sum = ticks(&own, 11..15);
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
-            continue;
-        };
-        // One that ends meanwhile is its parent's.
-        let child = stats(name);
-        let parent = child.as_ref().and_then(|fields| fields.get(1));
-        if parent == Some(&pid.to_string()) {
-            sum += ticks(&child.unwrap_or_default(), 11..13);
-        }
+    for (_, child) in children(pid)? {
+        sum += ticks(&child, 11..13);
     }
     Ok(CLOCK_TICK * sum)
+}
+
+/// About a tenth of the share of a core that others have, where it competes with them: each step of niceness is a factor
+/// of 1.25 (sched(7)).
+const BEHIND: &str = "10";
+
+/// Lets a process, its threads and its children work in what others leave of the cores; those that it starts later too.
+pub(crate) fn put_behind(pid: u32) -> anyhow::Result<()> {
+    let mut threads = Vec::new();
+    let children = children(pid)?.into_iter().map(|(child, _)| child);
+    for process in std::iter::once(pid).chain(children) {
+        // One that has ended meanwhile has no threads.
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+        let names = tasks.into_iter().flatten().filter_map(Result::ok);
+        threads.extend(names.map(|task| task.file_name()));
+    }
+    let output = std::process::Command::new("renice")
+        .args(["-n", BEHIND, "-p"])
+        .args(threads)
+        .output()
+        .context("starting renice, of Debian's bsdutils")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let no_such_process = |line: &str| line.contains("No such process");
+    anyhow::ensure!(said.lines().all(no_such_process), "renice: {said}");
+    Ok(())
 }
 
 /// What CPU time some processes take for a piece of work.

@@ -13,8 +13,8 @@ use super::process::Program;
 use super::servers::{NAMESPACE, Servers, free_addresses};
 use crate::http::{Call, Connection};
 
-/// As the operator would choose for the peak that two cores can take.
-const PARTITIONS: i32 = 2;
+/// As the operator chooses for the peak that two cores can take.
+const PARTITIONS: i32 = 1;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -127,11 +127,15 @@ impl Promotions {
     }
 
     /// Waits until the ledger has written all that was claimed: its work is not part of an answer, but it takes the
-    /// same cores as the next measurement.
-    pub(crate) async fn drained(&self, sale: &OpenSale, claimed: usize) -> anyhow::Result<()> {
+    /// same cores as the next measurement. Answers how long it took.
+    pub(crate) async fn drained(
+        &self,
+        sale: &OpenSale,
+        claimed: usize,
+    ) -> anyhow::Result<Duration> {
         let get = Call::get(sale.books_path.parse()?);
         let mut ledger = Connection::new(self.ledger);
-        let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
+        let began = tokio::time::Instant::now();
         loop {
             let books = ledger
                 .send(&get, PATIENCE)
@@ -140,10 +144,10 @@ impl Promotions {
             let books: Value = serde_json::from_slice(&books.body)?;
             if books["stock"]["claimed"] == claimed && books["lag"] == 0 && books["unsettled"] == 0
             {
-                return Ok(());
+                return Ok(began.elapsed());
             }
             ensure!(
-                tokio::time::Instant::now() < deadline,
+                began.elapsed() < DRAIN_PATIENCE,
                 "the ledger did not catch up: {books}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
