@@ -356,6 +356,10 @@ impl BatchConsumer {
     /// Waits up to `max_wait` for a record, and takes with it what else is there already, up to `max_records`
     /// and about `max_bytes`. Empty if none came. Must be called again and again, or the process loses its
     /// partitions. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// No record came, and the client reported failures: the last of them, after the whole wait.
     pub async fn next_batch(
         &self,
         max_records: usize,
@@ -363,15 +367,16 @@ impl BatchConsumer {
         max_wait: Duration,
     ) -> Result<Vec<PartitionBatch>, ConsumeError> {
         let deadline = Instant::now() + max_wait;
-        let first = match tokio::time::timeout_at(deadline, self.inner.recv()).await {
-            Err(_) => return Ok(Vec::new()),
-            Ok(Err(source)) => {
-                return Err(ConsumeError {
-                    doing: "read records",
-                    source,
-                });
+        let mut failure = None;
+        let first = loop {
+            match tokio::time::timeout_at(deadline, self.inner.recv()).await {
+                Ok(Ok(message)) => break message,
+                // While brokers are away the client reports a hundred a second, in the queue that records come by. To
+                // pause after each would be to read nothing for hours after an outage of minutes.
+                Ok(Err(source)) if Instant::now() < deadline => failure = Some(source),
+                Ok(Err(source)) => return Err(not_read(source)),
+                Err(_) => return failure.map_or(Ok(Vec::new()), |source| Err(not_read(source))),
             }
-            Ok(Ok(message)) => message,
         };
         let mut batches = BTreeMap::<TopicPartition, Vec<Consumed>>::new();
         let mut records = 0;
@@ -460,9 +465,15 @@ impl BatchConsumer {
         while !self.assigned().is_empty() && Instant::now() < deadline {
             if let Err(error) = self.next_batch(1, 1, POLL).await {
                 tracing::debug!(%error, "leaving the group");
-                tokio::time::sleep(POLL).await;
             }
         }
+    }
+}
+
+fn not_read(source: KafkaError) -> ConsumeError {
+    ConsumeError {
+        doing: "read records",
+        source,
     }
 }
 

@@ -53,9 +53,6 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first and the longest pause before a message is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// The pause after Kafka's client has reported an error.
-const ERROR_PAUSE: Duration = Duration::from_millis(200);
-
 /// How long ids are remembered. Longer than Kafka keeps records (7 days by default): a group whose offsets are lost
 /// reads everything that is there again.
 const REMEMBERED: Duration = Duration::from_secs(14 * 86_400);
@@ -213,10 +210,7 @@ impl Inbox {
                     self.take(&handler, batches, &mut waiting, &mut pauses)
                         .await
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "no messages");
-                    tokio::time::sleep(ERROR_PAUSE).await;
-                }
+                Err(error) => tracing::debug!(%error, "no messages"),
             }
             self.go_back(&mut waiting).await;
             if swept.elapsed() >= SWEEP_EVERY {

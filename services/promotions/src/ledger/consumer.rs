@@ -37,9 +37,6 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first and the longest pause of a sale that can't be applied. Each is drawn from its upper half.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// The pause after Kafka's client has reported an error.
-const ERROR_PAUSE: Duration = Duration::from_millis(200);
-
 /// Everything the consumer works with.
 pub(super) struct Reader {
     pub(super) consumer: Arc<BatchConsumer>,
@@ -88,10 +85,7 @@ impl Reader {
             };
             match batches {
                 Ok(batches) => self.take(batches).await,
-                Err(error) => {
-                    tracing::debug!(%error, "no records");
-                    tokio::time::sleep(ERROR_PAUSE).await;
-                }
+                Err(error) => tracing::debug!(%error, "no records"),
             }
             self.go_back().await;
         }
