@@ -17,7 +17,7 @@ use std::{fmt, io, net::SocketAddr, process::ExitCode, time::Duration};
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::StatusCode;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
     time::{Instant, sleep, timeout_at},
@@ -126,12 +126,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the listeners.
+    /// Opens the listeners. From here on connections are kept waiting, as many as a crowd opens at once; [`Self::run`]
+    /// accepts them.
     pub async fn bind(serve: Serve) -> Result<Self, ServeError> {
         Ok(Self {
-            http: listen_with(serve.http).await?,
-            internal: listen_with(serve.internal).await?,
-            ops: listen(serve.ops).await?,
+            http: listen_with(serve.http)?,
+            internal: listen_with(serve.internal)?,
+            ops: listen(serve.ops)?,
             readiness: serve.readiness,
             grace: serve.grace,
             shutdown: serve.shutdown,
@@ -218,17 +219,29 @@ impl Server {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| ServeError::Listen { address, error })
+/// Most connections that wait to be accepted: what Linux allows (`net.core.somaxconn`). With the 128 that listeners have
+/// otherwise, a crowd that comes at once waits for a second and more: whoever finds no room sends again only then.
+const WAITING_MAX: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let listening = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // A restart finds the address free although old connections linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(WAITING_MAX)
+    };
+    listening().map_err(|error| ServeError::Listen { address, error })
 }
 
-async fn listen_with(
+fn listen_with(
     api: Option<(SocketAddr, Router)>,
 ) -> Result<Option<(TcpListener, Router)>, ServeError> {
     match api {
-        Some((address, router)) => Ok(Some((listen(address).await?, router))),
+        Some((address, router)) => Ok(Some((listen(address)?, router))),
         None => Ok(None),
     }
 }

@@ -15,7 +15,7 @@ use chassis::{
 };
 use serde_json::Value;
 use testkit::eventually;
-use tokio::{io::AsyncWriteExt as _, sync::mpsc};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc, time::timeout};
 
 use super::PATIENCE;
 
@@ -342,6 +342,20 @@ async fn two_apis_have_an_address_each() {
     }
     shutdown.trigger();
     running.await.unwrap().unwrap();
+}
+
+/// Without room for it, a connection is answered only when it is asked for again, which Linux does after a second at first.
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_is_kept_waiting_and_not_turned_away() {
+    const CROWD: usize = 500;
+    let shutdown = Shutdown::new();
+    let server = Server::bind(options(Some(Router::new()), &shutdown, &Readiness::new()));
+    let server = server.await.unwrap();
+    let address = server.http_addr().unwrap();
+    // Nothing is accepted yet.
+    let crowd = (0..CROWD).map(|_| TcpStream::connect(address));
+    let connected = timeout(PATIENCE, futures::future::try_join_all(crowd)).await;
+    assert_eq!(connected.expect("not all found room").unwrap().len(), CROWD);
 }
 
 #[tokio::test]
