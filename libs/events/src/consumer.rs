@@ -21,6 +21,7 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::seldom::Seldom;
 use crate::{Partition, TraceParent};
 
 /// How the consumer is set up.
@@ -224,11 +225,14 @@ impl Assignment {
 
 struct Context {
     assignment: Arc<Assignment>,
+    tellings: Seldom,
 }
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka consumer");
+        if let Some(unsaid) = self.tellings.turn() {
+            tracing::warn!(%error, reason, unsaid, "kafka consumer");
+        }
     }
 }
 
@@ -306,6 +310,7 @@ impl BatchConsumer {
             .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Context {
                 assignment: Arc::clone(&assignment),
+                tellings: Seldom::new(),
             })
             .map_err(|source| ConsumeError {
                 doing: "set up a consumer",
@@ -371,9 +376,12 @@ impl BatchConsumer {
         let first = loop {
             match tokio::time::timeout_at(deadline, self.inner.recv()).await {
                 Ok(Ok(message)) => break message,
-                // While brokers are away the client reports a hundred a second, in the queue that records come by. To
+                // While brokers are away the client may report a hundred a second, in the queue that records come by. To
                 // pause after each would be to read nothing for hours after an outage of minutes.
-                Ok(Err(source)) if Instant::now() < deadline => failure = Some(source),
+                Ok(Err(source)) if Instant::now() < deadline => {
+                    failure = Some(source);
+                    tokio::task::consume_budget().await;
+                }
                 Ok(Err(source)) => return Err(not_read(source)),
                 Err(_) => return failure.map_or(Ok(Vec::new()), |source| Err(not_read(source))),
             }
@@ -390,7 +398,7 @@ impl BatchConsumer {
                 batches.entry(source).or_default().push(consumed(&message));
             }
             if records < max_records && size < max_bytes {
-                // An error ends the batch; if it lasts, the next call tells of it.
+                // A failure ends the batch. It has been logged.
                 next = self.inner.recv().now_or_never().and_then(Result::ok);
             }
         }

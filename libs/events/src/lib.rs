@@ -12,6 +12,7 @@ mod polled;
 pub mod producer;
 mod record;
 pub mod saga;
+mod seldom;
 mod topic;
 pub mod topics;
 mod trace;

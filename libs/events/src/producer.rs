@@ -16,6 +16,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::polled::Polled;
+use crate::seldom::Seldom;
 use crate::{Partition, Record, TraceParent};
 
 /// How the producer is set up.
@@ -122,11 +123,15 @@ pub struct MetadataError {
 
 struct Callback(Box<dyn FnOnce(Delivery) + Send + Sync>);
 
-struct Context;
+struct Context {
+    tellings: Seldom,
+}
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka producer");
+        if let Some(unsaid) = self.tellings.turn() {
+            tracing::warn!(%error, reason, unsaid, "kafka producer");
+        }
     }
 }
 
@@ -146,7 +151,10 @@ impl ProducerContext for Context {
 type Client = Polled<Context>;
 
 fn start(config: &ClientConfig) -> Result<Client, KafkaError> {
-    Polled::start(config, Context, "kafka-producer")
+    let context = Context {
+        tellings: Seldom::new(),
+    };
+    Polled::start(config, context, "kafka-producer")
 }
 
 /// Appends to any topic. Cheap to clone; one thread of its own runs the acknowledgements.
