@@ -219,11 +219,17 @@ impl Server {
     }
 }
 
-/// Most connections that wait to be accepted: what Linux allows (`net.core.somaxconn`). With the 128 that listeners have
-/// otherwise, a crowd that comes at once waits for a second and more: whoever finds no room sends again only then.
+/// Most connections that wait to be accepted: what Linux allows by default (`net.core.somaxconn`). With the 128 that
+/// listeners have otherwise, a crowd that comes at once waits for a second and more: whoever finds no room sends again
+/// only then.
 const WAITING_MAX: u32 = 4_096;
 
-fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+/// A listener with room for a crowd that comes at once. Must be called on a tokio runtime.
+///
+/// # Errors
+///
+/// The address is another's, or isn't this machine's.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let listening = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4(),

@@ -10,7 +10,7 @@ use chassis::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use pingora::{proxy::http_proxy, server::configuration::ServerConf};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     config::{Config, Discovery},
@@ -66,9 +66,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
         config.limits,
         shutdown.draining(),
     );
-    let tcp = TcpListener::bind(config.http_addr)
-        .await
-        .with_context(|| format!("listen on {}", config.http_addr))?;
+    let tcp = serve::listen(config.http_addr)?;
     tracing::info!(http = %tcp.local_addr()?, threads = config.threads, "taking requests");
     // Requests that are finished after SIGTERM still need to know where services are.
     shutdown.task("requests", async move {
