@@ -48,10 +48,8 @@ async fn a_topic_keeps_everything_grows_and_goes() {
     })
     .await;
     // A broker tells of a topic a moment before it leads it, and refuses to look into it until then.
-    eventually(PATIENCE, async || {
-        matches!(topics.is_empty(&name, 2).await, Ok(true))
-    })
-    .await;
+    let is_empty = eventually(PATIENCE, async || topics.is_empty(&name, 2).await).await;
+    assert!(is_empty);
     for limit in ["retention.ms", "retention.bytes"] {
         assert_eq!(setting(&brokers, &name, limit).await, "-1");
     }

@@ -105,7 +105,7 @@ async fn nothing(
     .all(200)
 }
 
-/// Claims by each of the guests; how they were answered, and how long the ledger took when the last one was.
+/// Claims by each of the guests: how they were answered, and how long after the last answer the ledger had them all.
 async fn claims(
     stage: &Stage,
     at: SocketAddr,

@@ -16,19 +16,14 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// CPU time, user and system, that the process with this id has used so far.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("reading the CPU time of process {pid}"))?;
-    // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of proc(5).
-    let after_name = stat
-        .rsplit_once(')')
-        .context("a stat line without a name")?
-        .1;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    // utime and stime are fields 14 and 15 of proc(5).
+    let fields = stat(pid).with_context(|| format!("process {pid} has ended"))?;
     let ticks: u32 = fields[11].parse::<u32>()? + fields[12].parse::<u32>()?;
     Ok(CLOCK_TICK * ticks)
 }
 
-/// What `/proc` tells of a process after its name, unless it has ended: field 3 of proc(5) and what follows.
+/// What `/proc` tells of a process after its name, which may hold spaces, unless it has ended: field 3 of proc(5) and
+/// what follows.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -77,11 +72,14 @@ pub(crate) fn put_behind(pid: u32) -> anyhow::Result<()> {
     let output = std::process::Command::new("renice")
         .args(["-n", BEHIND, "-p"])
         .args(threads)
+        .env("LC_ALL", "C")
         .output()
         .context("starting renice, of Debian's bsdutils")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let no_such_process = |line: &str| line.contains("No such process");
-    anyhow::ensure!(said.lines().all(no_such_process), "renice: {said}");
+    let mut failures = said.lines();
+    let has_ended = |line: &str| line.contains("No such process");
+    let done = output.status.success() || (!said.is_empty() && failures.all(has_ended));
+    anyhow::ensure!(done, "renice: {said}");
     Ok(())
 }
 
