@@ -246,10 +246,8 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 fn listen_with(
     api: Option<(SocketAddr, Router)>,
 ) -> Result<Option<(TcpListener, Router)>, ServeError> {
-    match api {
-        Some((address, router)) => Ok(Some((listen(address)?, router))),
-        None => Ok(None),
-    }
+    api.map(|(address, router)| Ok((listen(address)?, router)))
+        .transpose()
 }
 
 fn addr(listener: &TcpListener) -> SocketAddr {
