@@ -16,12 +16,12 @@ use rdkafka::consumer::{
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use seldom::Seldom;
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::seldom::Seldom;
 use crate::{Partition, TraceParent};
 
 /// How the consumer is set up.

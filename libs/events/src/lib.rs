@@ -12,7 +12,6 @@ mod polled;
 pub mod producer;
 mod record;
 pub mod saga;
-mod seldom;
 mod topic;
 pub mod topics;
 mod trace;

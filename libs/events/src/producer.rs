@@ -11,12 +11,12 @@ pub use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use seldom::Seldom;
 use tokio::sync::oneshot;
 use tracing::Span;
 use tracing::field::Empty;
 
 use crate::polled::Polled;
-use crate::seldom::Seldom;
 use crate::{Partition, Record, TraceParent};
 
 /// How the producer is set up.

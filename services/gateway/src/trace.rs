@@ -3,13 +3,7 @@
 //! Every request has an id, for problem answers and for the services behind. Only one whose trace is exported pays for
 //! a span.
 
-use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::sync::LazyLock;
 
 use chassis::{
     http::method_name,
@@ -17,6 +11,7 @@ use chassis::{
 };
 use http::StatusCode;
 use pingora::http::RequestHeader;
+use seldom::Seldom;
 use tracing::{Span, field};
 
 /// A request's part of a trace.
@@ -73,7 +68,8 @@ impl Trace {
 
     /// Logs that a service failed a request; in an outage, one line a second for all of them.
     pub(crate) fn warn(&self, error: &str, status: u16, answer_begun: bool) {
-        let Some(unsaid) = once_a_second() else {
+        static TELLINGS: LazyLock<Seldom> = LazyLock::new(Seldom::new);
+        let Some(unsaid) = TELLINGS.turn() else {
             return;
         };
         let (trace_id, span_id) = (self.context.trace_id_hex(), self.context.span_id_hex());
@@ -108,17 +104,4 @@ fn server_span(request: &RequestHeader, route: &'static str) -> Span {
         url.scheme = "http",
         error.type = field::Empty,
     )
-}
-
-/// Some, once in a second, with the number of times that it was `None` since.
-fn once_a_second() -> Option<u64> {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    static SECOND: AtomicU64 = AtomicU64::new(0);
-    static UNSAID: AtomicU64 = AtomicU64::new(0);
-    let second = START.elapsed().as_secs() + 1;
-    if SECOND.swap(second, Ordering::Relaxed) == second {
-        UNSAID.fetch_add(1, Ordering::Relaxed);
-        return None;
-    }
-    Some(UNSAID.swap(0, Ordering::Relaxed))
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 
-use super::driver::{Measured, Pace, drive};
+use super::driver::{Latencies, Measured, Pace, drive};
 use super::lock::{self, Cost, Guard};
 use super::process::Account;
 use super::servers::Servers;
@@ -155,14 +155,6 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
         plan.rounds
     );
     let (api, connections) = (stage.promotions.api, plan.connections);
-    // A yes rests on the log. The charts request a tenth of the CPU for the ledger that they do for the API, and a
-    // production's PostgreSQL has cores of its own.
-    println!(
-        "  the ledger and PostgreSQL have a tenth of the others' share of a core that they compete for"
-    );
-    process::put_behind(stage.promotions.ledger_program.pid()?)?;
-    let postgres = stage.servers.postgres.pid();
-    process::put_behind(postgres.context("PostgreSQL has ended")?)?;
     warm_up(plan, stage, guests).await?;
     let (mut idle, mut direct) = (Vec::new(), Vec::new());
     let (mut through, mut bare) = (Vec::new(), Vec::new());
@@ -229,16 +221,30 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
             per_second: rate,
             unmeasured: (rate * SETTLES.as_secs_f64()) as usize,
         };
-        let (half, _) = claims(stage, address, guests, plan.connections, pace).await?;
+        // All rounds together: a second in which Kafka's JVM collects garbage is in one of them or in none.
+        let mut half = Latencies::new()?;
+        let mut idle = Latencies::new()?;
+        for round in 1..=plan.rounds {
+            let (claimed, _) = claims(stage, address, guests, plan.connections, pace).await?;
+            half.add(&claimed.latencies)?;
+            // What is lost on the way, and by waiting for a core.
+            let api = stage.promotions.api;
+            let nothing = nothing(stage, api, guests, plan.connections, pace).await?;
+            idle.add(&nothing.latencies)?;
+            println!(
+                "  round {round}: half of the maximum {name}, p50 {:.2} ms, p99 {:.2} ms",
+                claimed.latencies.quantile_ms(0.5),
+                claimed.latencies.quantile_ms(0.99)
+            );
+        }
         println!(
-            "  half of the maximum {name}, {rate:.0}/s for {:.1} s after {} s: p50 {:.2} ms, p99 {:.2} ms",
+            "  half of the maximum {name}, {rate:.0}/s, {} times {:.1} s after {} s: p50 {:.2} ms, p99 {:.2} ms",
+            plan.rounds,
             count as f64 / rate - SETTLES.as_secs_f64(),
             SETTLES.as_secs(),
             half.quantile_ms(0.5),
             half.quantile_ms(0.99)
         );
-        // What is lost on the way, and by waiting for a core.
-        let idle = nothing(stage, stage.promotions.api, guests, plan.connections, pace).await?;
         println!(
             "    as often, directly and doing nothing: p50 {:.2} ms, p99 {:.2} ms",
             idle.quantile_ms(0.5),

@@ -17,12 +17,35 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Three digits are what a reader can use.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
+/// How long answers took, in microseconds.
+pub(crate) struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self(Histogram::new(SIGNIFICANT_DIGITS)?))
+    }
+
+    fn record(&mut self, latency: Duration) -> anyhow::Result<()> {
+        Ok(self.0.record(u64::try_from(latency.as_micros())?)?)
+    }
+
+    /// Takes in what another has.
+    pub(crate) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        Ok(self.0.add(&other.0)?)
+    }
+
+    /// A quantile in milliseconds.
+    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+}
+
 /// What a run of calls came to.
 pub(crate) struct Measured {
     pub(crate) took: Duration,
-    /// Microseconds from when a call was due (at a given rate) or sent to its answer; of all but the first calls, where
-    /// those are left out.
-    pub(crate) latency_us: Histogram<u64>,
+    /// From when a call was due (at a given rate) or sent to its answer; of all but the first calls, where those are
+    /// left out.
+    pub(crate) latencies: Latencies,
     /// Answers by HTTP status; 0 for none.
     pub(crate) answers: BTreeMap<u16, usize>,
 }
@@ -31,11 +54,6 @@ impl Measured {
     /// Calls answered in a second.
     pub(crate) fn per_second(&self) -> f64 {
         self.answers.values().sum::<usize>() as f64 / self.took.as_secs_f64()
-    }
-
-    /// A latency quantile in milliseconds.
-    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
-        self.latency_us.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
     /// Fails unless every call was answered with `status`: a rate of refusals is not a rate of claims.
@@ -87,23 +105,23 @@ pub(crate) async fn drive(
     });
     let workers = futures::future::join_all(workers).await;
     let took = began.elapsed();
-    let mut latency_us = Histogram::new(SIGNIFICANT_DIGITS)?;
+    let mut latencies = Latencies::new()?;
     let mut answers = BTreeMap::new();
     for worker in workers {
-        let (latencies, statuses) = worker??;
-        latency_us.add(latencies)?;
+        let (theirs, statuses) = worker??;
+        latencies.add(&theirs)?;
         for (status, count) in statuses {
             *answers.entry(status).or_default() += count;
         }
     }
     Ok(Measured {
         took,
-        latency_us,
+        latencies,
         answers,
     })
 }
 
-type Tally = (Histogram<u64>, BTreeMap<u16, usize>);
+type Tally = (Latencies, BTreeMap<u16, usize>);
 
 async fn work(
     address: SocketAddr,
@@ -113,12 +131,12 @@ async fn work(
     pace: Pace,
 ) -> anyhow::Result<Tally> {
     let mut connection = Connection::new(address);
-    let mut latency_us = Histogram::new(SIGNIFICANT_DIGITS)?;
+    let mut latencies = Latencies::new()?;
     let mut answers = BTreeMap::new();
     loop {
         let turn = next.fetch_add(1, Ordering::Relaxed);
         let Some(call) = calls.get(turn) else {
-            return Ok((latency_us, answers));
+            return Ok((latencies, answers));
         };
         // A call that is sent late because its connection was busy still counts from when it was due.
         let (due, measured) = match pace {
@@ -138,7 +156,7 @@ async fn work(
             .map(|answer| answer.status.as_u16())
             .unwrap_or(0);
         if measured {
-            latency_us.record(u64::try_from(due.elapsed().as_micros())?)?;
+            latencies.record(due.elapsed())?;
         }
         *answers.entry(status).or_default() += 1;
     }

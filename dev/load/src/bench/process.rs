@@ -1,5 +1,6 @@
 //! A process under measurement.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,10 +17,20 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// CPU time, user and system, that the process with this id has used so far.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    // utime and stime are fields 14 and 15 of proc(5).
     let fields = stat(pid).with_context(|| format!("process {pid} has ended"))?;
-    let ticks: u32 = fields[11].parse::<u32>()? + fields[12].parse::<u32>()?;
-    Ok(CLOCK_TICK * ticks)
+    Ok(added_up(&fields, OWN_TIMES))
+}
+
+/// utime and stime, fields 14 and 15 of proc(5), as [`stat`] counts.
+const OWN_TIMES: Range<usize> = 11..13;
+
+/// The same, and those of children that were waited for.
+const ALL_TIMES: Range<usize> = 11..15;
+
+fn added_up(fields: &[String], times: Range<usize>) -> Duration {
+    let fields = fields.get(times).unwrap_or_default().iter();
+    let ticks: u32 = fields.filter_map(|field| field.parse::<u32>().ok()).sum();
+    CLOCK_TICK * ticks
 }
 
 /// What `/proc` tells of a process after its name, which may hold spaces, unless it has ended: field 3 of proc(5) and
@@ -42,17 +53,13 @@ fn children(pid: u32) -> anyhow::Result<Vec<(u32, Vec<String>)>> {
 
 /// CPU time of a process and of its children, those that have ended included: a PostgreSQL works in its children.
 fn cpu_time_of_family(pid: u32) -> anyhow::Result<Duration> {
-    let ticks = |fields: &[String], range: std::ops::Range<usize>| -> u32 {
-        let fields = fields.get(range).unwrap_or_default().iter();
-        fields.filter_map(|field| field.parse::<u32>().ok()).sum()
-    };
     let own = stat(pid).with_context(|| format!("process {pid} has ended"))?;
-    // utime, stime, and those of children that were waited for. A child that ends meanwhile is its parent's.
-    let mut sum = ticks(&own, 11..15);
+    // A child that ends meanwhile is its parent's.
+    let mut sum = added_up(&own, ALL_TIMES);
     for (_, child) in children(pid)? {
-        sum += ticks(&child, 11..13);
+        sum += added_up(&child, OWN_TIMES);
     }
-    Ok(CLOCK_TICK * sum)
+    Ok(sum)
 }
 
 /// About a tenth of the share of a core that others have, where it competes with them: each step of niceness is a factor

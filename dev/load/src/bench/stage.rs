@@ -7,7 +7,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::lock::{CLAIM_SCRIPT, write_gate};
-use super::process::Program;
+use super::process::{self, Program};
 use super::promotions::Promotions;
 use super::servers::{Servers, free_addresses};
 
@@ -26,6 +26,14 @@ impl Stage {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(servers: Servers) -> anyhow::Result<Self> {
         let promotions = Promotions::start(&servers).await?;
+        // A yes rests on the log. The charts request a tenth of the CPU for the ledger that they do for the API, and a
+        // production's PostgreSQL has cores of its own.
+        println!(
+            "  the ledger and PostgreSQL have a tenth of the others' share of a core that they compete for"
+        );
+        process::put_behind(promotions.ledger_program.pid()?)?;
+        let postgres = servers.postgres.pid();
+        process::put_behind(postgres.context("PostgreSQL has ended")?)?;
         let [gateway] = free_addresses();
         let upstreams = format!("quokka-users={0},quokka-promotions={0}", promotions.api);
         let of_gateway = [

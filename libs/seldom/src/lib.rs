@@ -1,4 +1,5 @@
-//! Telling what a client may report a hundred times a second.
+//! One line a second in the log for what may happen a hundred times a second: in an outage its first words are what
+//! somebody reads, and the rest would cost more than it says.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,15 +8,22 @@ use std::{
 
 /// Lets one report a second through.
 #[derive(Debug)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     start: Instant,
     /// The last second in which one was let through; they count from 1.
     second: AtomicU64,
     unsaid: AtomicU64,
 }
 
+impl Default for Seldom {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Seldom {
-    pub(crate) fn new() -> Self {
+    /// One that has let nothing through yet.
+    pub fn new() -> Self {
         Self {
             start: Instant::now(),
             second: AtomicU64::new(0),
@@ -24,7 +32,7 @@ impl Seldom {
     }
 
     /// Some, once in a second, with the number of times that it was `None` since.
-    pub(crate) fn turn(&self) -> Option<u64> {
+    pub fn turn(&self) -> Option<u64> {
         self.turn_in(self.start.elapsed().as_secs() + 1)
     }
 
