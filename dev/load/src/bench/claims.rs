@@ -9,7 +9,8 @@ use anyhow::Context;
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 
-use super::driver::{Latencies, Measured, Pace, drive};
+use super::driver::{Measured, Pace, drive};
+use super::latencies::Latencies;
 use super::lock::{self, Cost, Guard};
 use super::process::Account;
 use super::servers::Servers;
@@ -210,50 +211,66 @@ async fn throughput(plan: &Plan, stage: &Stage, guests: &[Guest]) -> anyhow::Res
     );
     println!("  goal: durable claims at {GOAL_RATIO} of doing nothing or more");
     let mut goals = verdict(direct / idle >= GOAL_RATIO);
-    for (name, address, most) in [
-        ("directly", stage.promotions.api, direct),
-        ("through the gateway", stage.gateway, through),
-    ] {
-        let rate = most / 2.0;
-        let count = ((rate * HALF_LOAD.as_secs_f64()) as usize).min(guests.len());
-        let guests = &guests[..count];
-        let pace = Pace::Steady {
-            per_second: rate,
-            unmeasured: (rate * SETTLES.as_secs_f64()) as usize,
-        };
-        // All rounds together: a second in which Kafka's JVM collects garbage is in one of them or in none.
-        let mut half = Latencies::new()?;
-        let mut idle = Latencies::new()?;
-        for round in 1..=plan.rounds {
-            let (claimed, _) = claims(stage, address, guests, plan.connections, pace).await?;
-            half.add(&claimed.latencies)?;
-            // What is lost on the way, and by waiting for a core.
-            let api = stage.promotions.api;
-            let nothing = nothing(stage, api, guests, plan.connections, pace).await?;
-            idle.add(&nothing.latencies)?;
-            println!(
-                "  round {round}: half of the maximum {name}, p50 {:.2} ms, p99 {:.2} ms",
-                claimed.latencies.quantile_ms(0.5),
-                claimed.latencies.quantile_ms(0.99)
-            );
-        }
-        println!(
-            "  half of the maximum {name}, {rate:.0}/s, {} times {:.1} s after {} s: p50 {:.2} ms, p99 {:.2} ms",
-            plan.rounds,
-            count as f64 / rate - SETTLES.as_secs_f64(),
-            SETTLES.as_secs(),
-            half.quantile_ms(0.5),
-            half.quantile_ms(0.99)
-        );
-        println!(
-            "    as often, directly and doing nothing: p50 {:.2} ms, p99 {:.2} ms",
-            idle.quantile_ms(0.5),
-            idle.quantile_ms(0.99)
-        );
-        println!("  goal: p99 under {GOAL_P99_MS} ms");
-        goals += verdict(half.quantile_ms(0.99) < GOAL_P99_MS);
-    }
+    goals += half_load(plan, stage, guests, "directly", api, direct).await?;
+    goals += half_load(
+        plan,
+        stage,
+        guests,
+        "through the gateway",
+        stage.gateway,
+        through,
+    )
+    .await?;
     Ok(goals)
+}
+
+/// Latencies at half of the `most` claims a second that were measured at this address.
+async fn half_load(
+    plan: &Plan,
+    stage: &Stage,
+    guests: &[Guest],
+    name: &str,
+    address: SocketAddr,
+    most: f64,
+) -> anyhow::Result<Goals> {
+    let (api, connections) = (stage.promotions.api, plan.connections);
+    let rate = most / 2.0;
+    let count = ((rate * HALF_LOAD.as_secs_f64()) as usize).min(guests.len());
+    let guests = &guests[..count];
+    let pace = Pace::Steady {
+        per_second: rate,
+        unmeasured: (rate * SETTLES.as_secs_f64()) as usize,
+    };
+    // All rounds together: a second in which Kafka's JVM collects garbage is in one of them or in none.
+    let (mut claimed, mut idle) = (Latencies::new()?, Latencies::new()?);
+    for round in 1..=plan.rounds {
+        let (Measured { latencies, .. }, _) =
+            claims(stage, address, guests, connections, pace).await?;
+        println!(
+            "  round {round}: half of the maximum {name}, p50 {:.2} ms, p99 {:.2} ms",
+            latencies.quantile_ms(0.5),
+            latencies.quantile_ms(0.99)
+        );
+        claimed.add(&latencies)?;
+        // What is lost on the way, and by waiting for a core.
+        let nothing = nothing(stage, api, guests, connections, pace).await?;
+        idle.add(&nothing.latencies)?;
+    }
+    println!(
+        "  half of the maximum {name}, {rate:.0}/s, {} times {:.1} s after {} s: p50 {:.2} ms, p99 {:.2} ms",
+        plan.rounds,
+        count as f64 / rate - SETTLES.as_secs_f64(),
+        SETTLES.as_secs(),
+        claimed.quantile_ms(0.5),
+        claimed.quantile_ms(0.99)
+    );
+    println!(
+        "    as often, directly and doing nothing: p50 {:.2} ms, p99 {:.2} ms",
+        idle.quantile_ms(0.5),
+        idle.quantile_ms(0.99)
+    );
+    println!("  goal: p99 under {GOAL_P99_MS} ms");
+    Ok(verdict(claimed.quantile_ms(0.99) < GOAL_P99_MS))
 }
 
 /// From the start of a sale to its first accepted claim, as the guests who wait for it see it.

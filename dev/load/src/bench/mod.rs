@@ -6,6 +6,7 @@ pub(crate) mod claims;
 mod driver;
 mod holds;
 mod kafka;
+mod latencies;
 mod lock;
 mod process;
 mod promotions;

@@ -18,7 +18,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// CPU time, user and system, that the process with this id has used so far.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let fields = stat(pid).with_context(|| format!("process {pid} has ended"))?;
-    Ok(added_up(&fields, OWN_TIMES))
+    added_up(&fields, OWN_TIMES)
 }
 
 /// utime and stime, fields 14 and 15 of proc(5), as [`stat`] counts.
@@ -27,10 +27,10 @@ const OWN_TIMES: Range<usize> = 11..13;
 /// The same, and those of children that were waited for.
 const ALL_TIMES: Range<usize> = 11..15;
 
-fn added_up(fields: &[String], times: Range<usize>) -> Duration {
-    let fields = fields.get(times).unwrap_or_default().iter();
-    let ticks: u32 = fields.filter_map(|field| field.parse::<u32>().ok()).sum();
-    CLOCK_TICK * ticks
+fn added_up(fields: &[String], times: Range<usize>) -> anyhow::Result<Duration> {
+    let times = fields.get(times).context("no CPU times in /proc")?;
+    let ticks = times.iter().map(|field| field.parse::<u32>());
+    Ok(CLOCK_TICK * ticks.sum::<Result<u32, _>>()?)
 }
 
 /// What `/proc` tells of a process after its name, which may hold spaces, unless it has ended: field 3 of proc(5) and
@@ -55,9 +55,9 @@ fn children(pid: u32) -> anyhow::Result<Vec<(u32, Vec<String>)>> {
 fn cpu_time_of_family(pid: u32) -> anyhow::Result<Duration> {
     let own = stat(pid).with_context(|| format!("process {pid} has ended"))?;
     // A child that ends meanwhile is its parent's.
-    let mut sum = added_up(&own, ALL_TIMES);
+    let mut sum = added_up(&own, ALL_TIMES)?;
     for (_, child) in children(pid)? {
-        sum += added_up(&child, OWN_TIMES);
+        sum += added_up(&child, OWN_TIMES)?;
     }
     Ok(sum)
 }

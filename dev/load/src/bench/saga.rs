@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use hdrhistogram::Histogram;
 use hyper::Method;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::booking::Plan;
+use super::latencies::Latencies;
 use super::median;
 use super::process::Account;
 use super::servers::Servers;
@@ -87,26 +87,25 @@ pub(crate) async fn run(plan: &Plan, servers: &Servers) -> anyhow::Result<()> {
 struct Bought {
     took: Duration,
     orders: Vec<Uuid>,
-    /// Microseconds until a guest has the order's answer, and the payment's.
-    ordered_us: Histogram<u64>,
-    paid_us: Histogram<u64>,
+    /// Until a guest has the order's answer, and the payment's.
+    ordered: Latencies,
+    paid: Latencies,
 }
 
 impl Bought {
     fn new() -> anyhow::Result<Self> {
-        const SIGNIFICANT_DIGITS: u8 = 3;
         Ok(Self {
             took: Duration::ZERO,
             orders: Vec::new(),
-            ordered_us: Histogram::new(SIGNIFICANT_DIGITS)?,
-            paid_us: Histogram::new(SIGNIFICANT_DIGITS)?,
+            ordered: Latencies::new()?,
+            paid: Latencies::new()?,
         })
     }
 
     fn add(&mut self, more: Self) -> anyhow::Result<()> {
         self.orders.extend(more.orders);
-        self.ordered_us.add(more.ordered_us)?;
-        self.paid_us.add(more.paid_us)?;
+        self.ordered.add(&more.ordered)?;
+        self.paid.add(&more.paid)?;
         Ok(())
     }
 
@@ -159,7 +158,7 @@ async fn buy_one(
     let wish = Some(shop.wish(number, customer)?);
     let began = Instant::now();
     let order = asked(orders, Method::POST, "/v1/orders", guest, wish).await?;
-    bought.ordered_us.record(micros(began)?)?;
+    bought.ordered.record(began.elapsed())?;
     let amount = order["amount"].as_i64();
     let amount = amount.with_context(|| format!("no amount in {order}"))?;
     let order: Uuid = text(&order, "orderId")?.parse()?;
@@ -168,14 +167,10 @@ async fn buy_one(
     let body = Some(json!({"paymentKey": key, "orderId": order, "amount": amount}));
     let began = Instant::now();
     asked(payments, Method::POST, "/v1/payments/confirm", guest, body).await?;
-    bought.paid_us.record(micros(began)?)?;
+    bought.paid.record(began.elapsed())?;
     waiting.until(order, "CONFIRMED").await?;
     bought.orders.push(order);
     Ok(())
-}
-
-fn micros(since: Instant) -> anyhow::Result<u64> {
-    Ok(u64::try_from(since.elapsed().as_micros())?)
 }
 
 /// Orders that somebody waits for. They are looked up together, in the database: guests who ask for one each would be a
@@ -262,17 +257,17 @@ async fn print_steps(shop: &Shop, bought: &[Bought]) -> anyhow::Result<()> {
     );
     let (_, _, p50, p99) = of("PAYMENT_BEGUN")?;
     println!("    (the guest's own time     {p50:>8.1} {p99:>8.1})");
-    let (mut ordered, mut paid) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
+    let (mut ordered, mut paid) = (Latencies::new()?, Latencies::new()?);
     for bought in bought {
-        ordered.add(&bought.ordered_us)?;
-        paid.add(&bought.paid_us)?;
+        ordered.add(&bought.ordered)?;
+        paid.add(&bought.paid)?;
     }
     for (what, answers) in [
         ("answer to the order", ordered),
         ("answer to the payment", paid),
     ] {
-        let ms = |quantile| answers.value_at_quantile(quantile) as f64 / 1_000.0;
-        println!("    {what:<25} {:>8.1} {:>8.1}", ms(0.5), ms(0.99));
+        let (p50, p99) = (answers.quantile_ms(0.5), answers.quantile_ms(0.99));
+        println!("    {what:<25} {p50:>8.1} {p99:>8.1}");
     }
     Ok(())
 }
